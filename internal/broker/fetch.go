@@ -1,0 +1,153 @@
+package broker
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/osmosis-gateway/caddy-osmosis/record"
+)
+
+// FetchRequest asks one broker for records of partitions that it leads.
+type FetchRequest struct {
+	// Leader is the broker to ask.
+	Leader int32
+	// From lists what to read. Partitions of one topic stand together.
+	From []FetchFrom
+	// MaxWait is how long the broker may hold the request while there is nothing new.
+	MaxWait time.Duration
+	// MaxBytes bounds the whole answer and each partition's share of it. The
+	// first batch always comes whole, whatever its size.
+	MaxBytes int32
+}
+
+// FetchFrom is a partition and the first offset wanted of it.
+type FetchFrom struct {
+	Topic     string
+	ID        TopicID // zero: by name, so that a recreated topic is not noticed
+	Partition int32
+	Offset    int64
+}
+
+// Fetched is what one partition had.
+type Fetched struct {
+	Topic     string
+	Partition int32
+	// Records are the committed data records at or after the offset asked for.
+	Records []Record
+	// Next is the offset to ask for next. It moves over control batches,
+	// aborted transactions and compacted holes even when Records is empty.
+	Next int64
+	// HighWatermark is the offset after the last record that all in-sync
+	// replicas have; an open transaction may keep Next below it.
+	HighWatermark int64
+	// LogStart is the first offset that is still there.
+	LogStart int64
+	// Err is the partition's own error: kafka.OffsetOutOfRange,
+	// kafka.NotLeaderForPartition, ErrUnknownTopicID and the like.
+	Err error
+}
+
+// Record is a record as it lies in the log.
+type Record struct {
+	record.Record
+	Offset int64
+	// Time is when the log took the record, for topics with LogAppendTime;
+	// otherwise what the producer wrote.
+	Time time.Time
+}
+
+// Fetch reads committed records: control batches and the records of aborted
+// transactions are passed over. The error is for the whole request; each
+// partition has its own in Fetched. The records' bytes alias the response.
+func (c *Client) Fetch(ctx context.Context, q FetchRequest) ([]Fetched, error) {
+	const byTopicID, byName = 13, 12
+	ctx, cancel := context.WithTimeout(ctx, q.MaxWait+requestTimeout)
+	defer cancel()
+
+	ours := int16(byTopicID)
+	for _, f := range q.From {
+		if f.ID == (TopicID{}) {
+			ours = byName
+		}
+	}
+	version, err := c.version(ctx, q.Leader, (&kmsg.FetchRequest{}).Key(), ours)
+	if err != nil {
+		return nil, err
+	}
+	r := kmsg.NewPtrFetchRequest()
+	r.SetVersion(version)
+	r.ReplicaID = -1
+	r.MaxWaitMillis = millis(q.MaxWait)
+	r.MinBytes = 1
+	r.MaxBytes = q.MaxBytes
+	r.IsolationLevel = 1 // read committed
+	r.SessionEpoch = -1  // no fetch session: sessions tie a reader to one connection
+	for _, f := range q.From {
+		if n := len(r.Topics); n == 0 || r.Topics[n-1].Topic != f.Topic {
+			t := kmsg.NewFetchRequestTopic()
+			t.Topic, t.TopicID = f.Topic, f.ID
+			r.Topics = append(r.Topics, t)
+		}
+		p := kmsg.NewFetchRequestTopicPartition()
+		p.Partition, p.FetchOffset, p.PartitionMaxBytes = f.Partition, f.Offset, q.MaxBytes
+		p.CurrentLeaderEpoch, p.LogStartOffset = -1, -1
+		t := &r.Topics[len(r.Topics)-1]
+		t.Partitions = append(t.Partitions, p)
+	}
+	m, err := c.ask(ctx, q.Leader, r)
+	if err != nil {
+		return nil, err
+	}
+	answer := m.(*kmsg.FetchResponse)
+	if err := failure(answer.ErrorCode); err != nil {
+		return nil, fmt.Errorf("fetch: %w", err)
+	}
+
+	fetched := make([]Fetched, 0, len(q.From))
+	for i := range answer.Topics {
+		t := &answer.Topics[i]
+		for j := range t.Partitions {
+			p := &t.Partitions[j]
+			for _, f := range q.From {
+				if f.Partition == p.Partition && (version >= byTopicID && f.ID == t.TopicID || version < byTopicID && f.Topic == t.Topic) {
+					fetched = append(fetched, c.decode(f, p))
+				}
+			}
+		}
+	}
+	return fetched, nil
+}
+
+// decode reads the batches of one partition.
+func (c *Client) decode(f FetchFrom, p *kmsg.FetchResponseTopicPartition) Fetched {
+	got, next := kgo.ProcessFetchPartition(kgo.ProcessFetchPartitionOpts{
+		Offset: f.Offset, Topic: f.Topic, Partition: f.Partition, IsolationLevel: kgo.ReadCommitted(),
+	}, p, c.decompressor, nil)
+	out := Fetched{
+		Topic: f.Topic, Partition: f.Partition,
+		Next: next, HighWatermark: p.HighWatermark, LogStart: p.LogStartOffset,
+		Err: failure(p.ErrorCode),
+	}
+	if out.Err == nil && got.Err != nil {
+		out.Err = fmt.Errorf("decode records of topic %q, partition %d: %w", f.Topic, f.Partition, got.Err)
+	}
+	if len(got.Records) == 0 {
+		return out
+	}
+	out.Records = make([]Record, len(got.Records))
+	for i, r := range got.Records {
+		headers := make([]record.Header, len(r.Headers))
+		for j, h := range r.Headers {
+			headers[j] = record.Header{Key: h.Key, Value: h.Value}
+		}
+		out.Records[i] = Record{
+			Record: record.Record{Key: r.Key, Value: r.Value, Headers: headers},
+			Offset: r.Offset, Time: r.Timestamp,
+		}
+	}
+	return out
+}

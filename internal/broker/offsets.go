@@ -1,0 +1,85 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// Positions to ask Offsets for, besides a Unix time in milliseconds.
+const (
+	// LogStart is the first offset that is still there.
+	LogStart int64 = -2
+	// HighWatermark is the offset after the last record that all in-sync replicas have.
+	HighWatermark int64 = -1
+)
+
+// Offsets asks the leaders of t where the given partitions stand: at LogStart,
+// at HighWatermark, or at the first record with at least the given Unix time in
+// milliseconds (the high watermark where no record is that new). A partition
+// that did not answer, or has no leader, is missing from the map, since unknown
+// is not zero; the error says why, also when others did answer.
+//
+// kafka-go's own ListOffsets is not used: it gives 0 for a partition that is
+// missing from the answer.
+func (c *Client) Offsets(ctx context.Context, t Topic, partitions []int32, at int64) (map[int32]int64, error) {
+	byLeader := make(map[int32][]int32)
+	for _, p := range partitions {
+		if p < 0 || p >= t.Partitions() || t.Leaders[p] < 0 {
+			continue
+		}
+		byLeader[t.Leaders[p]] = append(byLeader[t.Leaders[p]], p)
+	}
+	found := make(map[int32]int64, len(partitions))
+	var errs []error
+	for leader, led := range byLeader {
+		if err := c.offsets(ctx, leader, t.Name, led, at, found); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return found, errors.Join(errs...)
+}
+
+// offsets asks one broker and adds what it says to found.
+func (c *Client) offsets(ctx context.Context, leader int32, topic string, partitions []int32, at int64, found map[int32]int64) error {
+	const ours = 6
+	version, err := c.version(ctx, leader, (&kmsg.ListOffsetsRequest{}).Key(), ours)
+	if err != nil {
+		return err
+	}
+	r := kmsg.NewPtrListOffsetsRequest()
+	r.SetVersion(version)
+	r.ReplicaID = -1
+	asked := kmsg.NewListOffsetsRequestTopic()
+	asked.Topic = topic
+	for _, p := range partitions {
+		rp := kmsg.NewListOffsetsRequestTopicPartition()
+		rp.Partition, rp.Timestamp = p, at
+		asked.Partitions = append(asked.Partitions, rp)
+	}
+	r.Topics = append(r.Topics, asked)
+	answer, err := c.ask(ctx, leader, r)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	var late []int32
+	for _, t := range answer.(*kmsg.ListOffsetsResponse).Topics {
+		for _, p := range t.Partitions {
+			switch err := failure(p.ErrorCode); {
+			case err != nil:
+				errs = append(errs, fmt.Errorf("list offsets of topic %q, partition %d: %w", topic, p.Partition, err))
+			case p.Offset < 0: // no record is that new
+				late = append(late, p.Partition)
+			default:
+				found[p.Partition] = p.Offset
+			}
+		}
+	}
+	if len(late) > 0 && at >= 0 {
+		errs = append(errs, c.offsets(ctx, leader, topic, late, HighWatermark, found))
+	}
+	return errors.Join(errs...)
+}
