@@ -1,0 +1,13 @@
+// Command osmosis is Caddy with its standard modules and the message queue in it.
+package main
+
+import (
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+
+	_ "github.com/caddyserver/caddy/v2/modules/standard"
+	_ "github.com/osmosis-gateway/caddy-osmosis"
+)
+
+func main() {
+	caddycmd.Main()
+}
