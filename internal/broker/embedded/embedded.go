@@ -1,0 +1,165 @@
+// Package embedded is the broker for the first minute, for development and for
+// small sites: one node inside the gateway's own process, its data on disk with
+// an fsync for every batch, speaking Kafka's protocol on a local port, so that
+// workers in any language use it and moving to a real cluster is one line.
+//
+// It is kfake, which was written to test clients, kept within what it was found
+// to survive. What that costs:
+//
+//   - One node. When the process is down, so is the queue; nothing is lost by it.
+//   - Topics have to be made by CreateTopics. One that a client's metadata
+//     request makes is forgotten by a kill, with its records, so that is off.
+//   - Never a compacted topic: compaction rewrites a partition in place, and a
+//     kill in the middle loses it. The reply and request topics are not compacted.
+//   - Retention is the janitor's (see janitor), not kfake's: kfake's can empty a
+//     partition, and after a kill its offsets would begin at 0 again, below
+//     every commit, token and cursor.
+//   - A disk that fails is not told: kfake ignores errors of fsync.
+//   - After a kill it needs memory of about the size of its log to start.
+//   - No authentication: it listens on loopback unless told otherwise.
+package embedded
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/gofrs/flock"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"go.uber.org/zap"
+)
+
+// ErrInUse means that another process runs a broker on the same directory.
+var ErrInUse = errors.New("another process uses this directory")
+
+// Config says where the data is and where workers reach the broker.
+type Config struct {
+	// Directory holds the data; it is made where it is missing.
+	Directory string
+	// Listen is the address to listen on and the one that clients are told, as
+	// host:port with a host that they can dial. Port 0 takes a free one.
+	Listen string
+	// Retention is how long records are kept; 0 keeps them.
+	Retention time.Duration
+	// MaxBytes bounds the data on disk, in bytes; 0 does not. Each partition
+	// keeps its newest record all the same.
+	MaxBytes int64
+	// Logger takes what happens; nil takes none of it.
+	Logger *zap.Logger
+}
+
+// Broker is a running broker.
+type Broker struct {
+	cluster *kfake.Cluster
+	lock    *flock.Flock
+	address string
+	janitor *janitor
+	stop    context.CancelFunc
+	tidying sync.WaitGroup
+}
+
+// segmentShare divides MaxBytes into segments: space comes back a whole segment
+// at a time, so a bound needs segments that are small against it.
+const (
+	segmentShare = 256
+	minSegment   = 1 << 20
+	maxSegment   = 64 << 20
+)
+
+// Open starts the broker on its directory, with what it held before. It returns
+// when clients can connect: after a clean stop at once, after a kill when the
+// log has been read.
+func Open(c Config) (*Broker, error) {
+	if c.Logger == nil {
+		c.Logger = zap.NewNop()
+	}
+	host, _, err := net.SplitHostPort(c.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("embedded broker: listen address %q: write it as host:port, such as 127.0.0.1:9092", c.Listen)
+	}
+	if ip := net.ParseIP(host); host == "" || ip.IsUnspecified() {
+		return nil, fmt.Errorf("embedded broker: listen address %q: name the address that workers dial, since the broker tells it to them", c.Listen)
+	}
+	if err := os.MkdirAll(c.Directory, 0o700); err != nil {
+		return nil, fmt.Errorf("embedded broker: make the data directory: %w", err)
+	}
+	lock := flock.New(filepath.Join(c.Directory, "lock"))
+	switch locked, err := lock.TryLock(); {
+	case err != nil:
+		return nil, fmt.Errorf("embedded broker: lock %q: %w", c.Directory, err)
+	case !locked:
+		return nil, fmt.Errorf("embedded broker: data directory %q: %w: stop that one, give this one a directory of its own (`embedded <directory>`), or let both use one Kafka (`kafka <address>`)", c.Directory, ErrInUse)
+	}
+	b := &Broker{lock: lock}
+	began := time.Now()
+	b.cluster, err = kfake.NewCluster(
+		kfake.NumBrokers(1),
+		kfake.ClusterID("osmosis-embedded"),
+		kfake.DataDir(filepath.Join(c.Directory, "data")),
+		kfake.SyncWrites(),
+		kfake.WithLogger(logger{c.Logger}),
+		kfake.BrokerConfigs(map[string]string{"log.segment.bytes": strconv.FormatInt(segmentSize(c.MaxBytes), 10)}),
+		kfake.ListenFn(func(network, _ string) (net.Listener, error) { return net.Listen(network, c.Listen) }),
+	)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("embedded broker on %s: %w", c.Listen, err), lock.Close())
+	}
+	b.address = b.cluster.ListenAddrs()[0]
+	c.Logger.Info("embedded broker started",
+		zap.String("kafka", b.address), zap.String("directory", c.Directory), zap.Duration("took", time.Since(began)))
+
+	ctx, stop := context.WithCancel(context.Background())
+	b.stop = stop
+	if b.janitor, err = newJanitor(c, b.address); err != nil {
+		return nil, errors.Join(err, b.Close())
+	}
+	b.tidying.Go(func() { b.janitor.run(ctx) })
+	return b, nil
+}
+
+// segmentSize is the size of a segment file for a bound on all of them.
+func segmentSize(maxBytes int64) int64 {
+	if maxBytes <= 0 {
+		return maxSegment
+	}
+	return min(max(maxBytes/segmentShare, minSegment), maxSegment)
+}
+
+// Address is where clients reach the broker, as host:port.
+func (b *Broker) Address() string { return b.address }
+
+// Close stops the broker and writes what makes the next start quick. What it
+// acknowledged is on disk already.
+func (b *Broker) Close() error {
+	b.stop()
+	b.tidying.Wait()
+	if b.janitor != nil {
+		b.janitor.close()
+	}
+	b.cluster.Close()
+	if err := b.lock.Close(); err != nil {
+		return fmt.Errorf("embedded broker: unlock the data directory: %w", err)
+	}
+	return nil
+}
+
+// logger puts kfake's lines into zap: its warnings are about refused requests,
+// which are the business of whoever sent them.
+type logger struct{ *zap.Logger }
+
+// Logf implements kfake.Logger.
+func (l logger) Logf(level kfake.LogLevel, format string, args ...any) {
+	if level == kfake.LogLevelError {
+		l.Error("embedded broker", zap.String("message", fmt.Sprintf(format, args...)))
+		return
+	}
+	if c := l.Check(zap.DebugLevel, "embedded broker"); c != nil {
+		c.Write(zap.String("message", fmt.Sprintf(format, args...)))
+	}
+}
