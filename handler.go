@@ -1,0 +1,349 @@
+package osmosis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+
+	"github.com/osmosis-gateway/caddy-osmosis/internal/hub"
+	"github.com/osmosis-gateway/caddy-osmosis/internal/ingress"
+	"github.com/osmosis-gateway/caddy-osmosis/record"
+)
+
+func init() {
+	caddy.RegisterModule(new(Handler))
+}
+
+// defaultMaxBody is Kafka's own default for a batch, less room for headers.
+const defaultMaxBody = 1 << 20
+
+// Handler queues requests: each becomes a record on a Kafka topic, and the
+// client gets 202 with a stream URL as soon as the broker has it.
+//
+// It sets these placeholders for the access log and the handlers around it:
+//
+// Placeholder | Description
+// ------------|-------------
+// `{http.osmosis.stream_id}` | The id of the request's stream
+// `{http.osmosis.topic}` | The topic of its record
+// `{http.osmosis.partition}` | The partition of its record
+// `{http.osmosis.offset}` | The offset of its record
+// `{http.osmosis.stream_url}` | The stream URL; whoever knows it may read the stream, so keep it out of logs
+type Handler struct {
+	// Topic is the Kafka topic that requests go to. Required.
+	Topic string `json:"topic"`
+
+	// Key is the record's key, with placeholders such as
+	// {http.request.header.X-Customer}. Requests of one key are kept in order.
+	// What expands to nothing is no key. Default: none.
+	Key string `json:"key,omitempty"`
+
+	// Methods are the request methods that are queued; all others go to the
+	// next handler. Default: POST, PUT, PATCH, DELETE.
+	Methods []string `json:"methods,omitempty"`
+
+	// Wait is how long to hold a request for the worker's real answer before
+	// the client gets 202. A client that sends `Prefer: wait=N` decides for
+	// itself, up to the app's max_wait. Default: 0, do not hold.
+	Wait caddy.Duration `json:"wait,omitempty"`
+
+	// MaxBody is the largest request body accepted, in bytes; a larger one gets
+	// 413. The broker's own limit for a record (1 MiB by default in Kafka, its
+	// message.max.bytes) counts too. Default: 1 MiB.
+	MaxBody int64 `json:"max_body,omitempty"`
+
+	// Headers are request headers to put on the record besides the usual ones.
+	// Whoever can read the topic can read them, so think before naming Cookie
+	// or Authorization.
+	Headers []string `json:"headers,omitempty"`
+
+	// Bind ties a stream to who asked for it: text with placeholders, such as
+	// {http.auth.user.id}. Only a request for which it expands to the same
+	// value may read the stream (403 otherwise). What expands to nothing is
+	// refused with 401. Default: whoever knows the stream URL may read it.
+	Bind string `json:"bind,omitempty"`
+
+	// Group is the consumer group of the workers, whose progress gives a
+	// queued request's position and ETA. Default: the topic's name.
+	Group string `json:"group,omitempty"`
+
+	// CORS are the origins, such as https://app.example.com, whose pages may
+	// use this route and its streams from another site; "*" admits all, without
+	// credentials. Default: none.
+	CORS []string `json:"cors,omitempty"`
+
+	// Scale runs workers for this route's topic.
+	Scale *Scale `json:"scale,omitempty"`
+
+	app     *App
+	methods map[string]bool
+	allow   string // the methods, as Access-Control-Allow-Methods has them
+}
+
+// CaddyModule returns the Caddy module information.
+func (*Handler) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.handlers.osmosis",
+		New: func() caddy.Module { return new(Handler) },
+	}
+}
+
+// Provision fills in defaults and tells the app of the route.
+func (h *Handler) Provision(ctx caddy.Context) error {
+	if h.Topic == "" {
+		return errors.New("osmosis: a topic is missing; write `osmosis <topic>`")
+	}
+	if err := validTopic(h.Topic); err != nil {
+		return fmt.Errorf("osmosis: %w", err)
+	}
+	app, err := ctx.App("osmosis")
+	if err != nil {
+		return fmt.Errorf("load the osmosis app: %w", err)
+	}
+	h.app = app.(*App)
+	h.MaxBody = or(h.MaxBody, defaultMaxBody)
+	if h.Group == "" {
+		h.Group = h.Topic
+	}
+	if len(h.Methods) == 0 {
+		h.Methods = []string{http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete}
+	}
+	h.methods = make(map[string]bool)
+	for i, method := range h.Methods {
+		h.Methods[i] = strings.ToUpper(method)
+		h.methods[h.Methods[i]] = true
+	}
+	h.allow = strings.Join(h.Methods, ", ")
+	if h.Scale != nil {
+		h.Scale.Topic, h.Scale.Group = h.Topic, h.Group
+		if err := h.Scale.provision(ctx); err != nil {
+			return err
+		}
+	}
+	h.app.addRoute(h)
+	return nil
+}
+
+// Validate refuses values that make no sense.
+func (h *Handler) Validate() error {
+	if h.MaxBody < 0 {
+		return fmt.Errorf("osmosis %s: max_body is %d; it has to be at least 1", h.Topic, h.MaxBody)
+	}
+	if h.Wait < 0 || time.Duration(h.Wait) > h.app.settings.maxWait {
+		return fmt.Errorf("osmosis %s: wait is %s; it may be up to max_wait, %s", h.Topic, time.Duration(h.Wait), h.app.settings.maxWait)
+	}
+	return nil
+}
+
+// validTopic holds a topic's name to Kafka's rules.
+func validTopic(name string) error {
+	const longest = 249
+	legal := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '.' || r == '_' || r == '-'
+	}
+	if name == "." || name == ".." || len(name) > longest || strings.ContainsFunc(name, func(r rune) bool { return !legal(r) }) {
+		return fmt.Errorf("topic %q: Kafka takes up to %d letters, digits, dots, underscores and hyphens", name, longest)
+	}
+	return nil
+}
+
+// ServeHTTP queues the request, or passes it on when its method is not queued.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	origins := crossOrigin(h.CORS)
+	if r.Method == http.MethodOptions && len(origins) > 0 && h.methods[r.Header.Get("Access-Control-Request-Method")] {
+		if origins.allow(w, r, h.allow) {
+			return nil
+		}
+	}
+	if !h.methods[r.Method] || isUpgrade(r) || isExtendedConnect(r) {
+		return next.ServeHTTP(w, r)
+	}
+	if len(origins) > 0 {
+		origins.allow(w, r, h.allow)
+	}
+	w.Header().Set("Cache-Control", "no-store")
+
+	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	var owner string
+	if h.Bind != "" {
+		if owner = repl.ReplaceAll(h.Bind, ""); owner == "" {
+			return writeProblem(w, r, problem{Status: http.StatusUnauthorized, Detail: "This route ties requests to who sends them, and this request does not say who that is."})
+		}
+	}
+	body, refusal := h.readBody(w, r)
+	if refusal != nil {
+		return writeProblem(w, r, *refusal)
+	}
+	deadline := time.Now().Add(h.app.settings.produceTimeout)
+	ctx, cancel := context.WithDeadline(r.Context(), deadline)
+	defer cancel()
+	lease, err := h.app.lease(ctx)
+	if err != nil {
+		return writeProblem(w, r, unavailable("The gateway is starting or stopping."))
+	}
+	defer lease.release()
+
+	claims, err := h.queue(ctx, lease, r, repl, body)
+	if err != nil {
+		return h.refuse(w, r, err)
+	}
+	if h.Bind != "" {
+		claims.Bind, claims.BindHash = h.Bind, h.app.keys.BindHash(claims.ID, owner)
+	}
+	token, err := h.app.keys.Seal(claims)
+	if err != nil {
+		return caddyhttp.Error(http.StatusInternalServerError, fmt.Errorf("seal stream token: %w", err))
+	}
+	return h.answer(w, r, lease, claims, h.app.settings.streams+"/"+token)
+}
+
+// readBody reads the request's body up to the limit. What is too long is
+// refused from its Content-Length, where there is one, before any of it is read.
+func (h *Handler) readBody(w http.ResponseWriter, r *http.Request) ([]byte, *problem) {
+	tooLarge := &problem{Status: http.StatusRequestEntityTooLarge, Detail: fmt.Sprintf("This route takes bodies of up to %d bytes.", h.MaxBody)}
+	if r.ContentLength > h.MaxBody {
+		return nil, tooLarge
+	}
+	reader := http.MaxBytesReader(w, r.Body, h.MaxBody)
+	var body []byte
+	var err error
+	if r.ContentLength > 0 {
+		body = make([]byte, r.ContentLength)
+		_, err = io.ReadFull(reader, body)
+	} else {
+		body, err = io.ReadAll(reader)
+	}
+	var limit *http.MaxBytesError
+	switch {
+	case errors.As(err, &limit):
+		tooLarge.Detail = fmt.Sprintf("This route takes bodies of up to %d bytes.", limit.Limit)
+		return nil, tooLarge
+	case err != nil:
+		return nil, &problem{Status: http.StatusBadRequest, Detail: "The request's body ended before it was complete."}
+	}
+	return body, nil
+}
+
+// queue makes the record and has the broker take it. The claims it gives hold
+// all that a gateway needs to serve the stream.
+func (h *Handler) queue(ctx context.Context, lease *lease, r *http.Request, repl *caddy.Replacer, body []byte) (hub.Claims, error) {
+	// The place comes first: its floor has to be older than the record.
+	place, err := lease.hub.Place(ctx)
+	if err != nil {
+		return hub.Claims{}, err
+	}
+	now := time.Now()
+	scheme, host := originOf(r)
+	claims := hub.Claims{
+		ID: record.NewID(place.Partition, place.Partitions), Scheme: scheme, Host: host,
+		Topic: h.Topic, Group: h.Group,
+		ReplyTopic: place.Topic, ReplyPartition: place.Partition, ReplyPartitions: place.Partitions,
+		Floor: place.Floor, ReplyIncarnation: place.Incarnation,
+		Issued: now, Expires: now.Add(h.app.settings.ttl),
+	}
+	rec, err := record.FromHTTP(r, body, record.Meta{
+		StreamID: claims.ID, Source: scheme + "://" + host, Type: eventType, Time: now,
+		Scheme: scheme, ClientIP: clientIP(r),
+		ReplyTopic: place.Topic, ReplyPartition: place.Partition, Expires: claims.Expires, Names: h.Headers,
+	})
+	if err != nil {
+		return claims, err
+	}
+	if key := repl.ReplaceAll(h.Key, ""); key != "" {
+		rec.Key = []byte(key)
+	}
+	deadline, _ := ctx.Deadline()
+	request := ingress.Request{Topic: h.Topic, Record: rec, Timeout: time.Until(deadline)}
+	ack, err := lease.producer.Produce(ctx, request)
+	if errors.Is(err, ingress.ErrTopicMissing) && h.app.ensure(ctx, lease.client, h.Topic) == nil {
+		request.Timeout = time.Until(deadline)
+		ack, err = lease.producer.Produce(ctx, request)
+	}
+	if err != nil {
+		return claims, err
+	}
+	claims.Partition, claims.Offset, claims.Incarnation = ack.Partition, ack.Offset, ack.Incarnation
+	return claims, nil
+}
+
+// eventType is the CloudEvents type of a request that is not an event itself.
+const eventType = "osmosis.request"
+
+// answer holds the request for the worker's real answer where that is asked
+// for, and gives 202 otherwise.
+func (h *Handler) answer(w http.ResponseWriter, r *http.Request, lease *lease, claims hub.Claims, path string) error {
+	url := claims.Scheme + "://" + claims.Host + path
+	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	repl.Set("http.osmosis.stream_id", claims.ID)
+	repl.Set("http.osmosis.topic", claims.Topic)
+	repl.Set("http.osmosis.partition", claims.Partition)
+	repl.Set("http.osmosis.offset", claims.Offset)
+	repl.Set("http.osmosis.stream_url", url)
+	if extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
+		extra.Add(zap.String("osmosis_stream", claims.ID))
+	}
+
+	header := w.Header()
+	prefer := parsePrefer(r.Header)
+	wait := time.Duration(h.Wait)
+	var applied []string
+	if prefer.async {
+		wait, applied = 0, append(applied, "respond-async")
+	}
+	if prefer.waits {
+		wait = min(prefer.wait, h.app.settings.maxWait)
+		applied = append(applied, fmt.Sprintf("wait=%d", int(wait.Seconds())))
+	}
+	if len(applied) > 0 {
+		header.Set("Preference-Applied", strings.Join(applied, ", "))
+	}
+	header.Set("Location", path)
+	if wait > 0 {
+		ctx, cancel := context.WithTimeout(r.Context(), wait)
+		defer cancel()
+		sub := lease.hub.Follow(streamOf(claims), nil)
+		defer sub.Close()
+		final, err := waitResult(ctx, sub)
+		if final != nil {
+			header.Del("Location")
+			return writeFinal(w, r, final)
+		}
+		if err != nil && r.Context().Err() != nil {
+			return nil // the client went away; its request is queued all the same
+		}
+	}
+	if isForm(r.Header) && acceptsHTML(r.Header) {
+		w.WriteHeader(http.StatusSeeOther)
+		return nil
+	}
+	header.Set("Content-Type", "application/json")
+	header.Set("Retry-After", pollAfter)
+	w.WriteHeader(http.StatusAccepted)
+	_, err := fmt.Fprintf(w, "{\"id\":%q,\"status\":\"queued\",\"stream\":%q}\n", claims.ID, url)
+	return err
+}
+
+// pollAfter is how often polling a stream URL makes sense, in seconds.
+const pollAfter = "1"
+
+// isForm tells whether a browser sent the request from a form.
+func isForm(header http.Header) bool {
+	mediaType, _, _ := mime.ParseMediaType(header.Get("Content-Type"))
+	return mediaType == "application/x-www-form-urlencoded" || mediaType == "multipart/form-data"
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner           = (*Handler)(nil)
+	_ caddy.Validator             = (*Handler)(nil)
+	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
+)

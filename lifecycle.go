@@ -1,0 +1,376 @@
+package osmosis
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyevents"
+	"go.uber.org/zap"
+
+	"github.com/osmosis-gateway/caddy-osmosis/autoscale"
+	"github.com/osmosis-gateway/caddy-osmosis/internal/broker"
+	"github.com/osmosis-gateway/caddy-osmosis/internal/broker/embedded"
+	"github.com/osmosis-gateway/caddy-osmosis/internal/hub"
+)
+
+// CaddyModule returns the Caddy module information.
+func (*App) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "osmosis",
+		New: func() caddy.Module { return new(App) },
+	}
+}
+
+// settings are the figures of a configuration with their defaults filled in,
+// as handlers use them.
+type settings struct {
+	streams          string // prefix of stream URLs, without a slash at the end
+	produceTimeout   time.Duration
+	ttl              time.Duration
+	maxWait          time.Duration
+	heartbeat        time.Duration
+	writeTimeout     time.Duration
+	maxOpen          int
+	maxOpenPerClient int
+	create           Create
+}
+
+// routes is what the app knows of the routes that use it; they tell it while
+// they are provisioned.
+type routes struct {
+	mu     sync.Mutex
+	topics []string
+	cors   map[string][]string // topic → origins of all routes to it
+	scale  []*Scale
+}
+
+// Provision checks the configuration and fills in its defaults. It reads files
+// and dials nothing, so that `caddy validate` works anywhere.
+func (a *App) Provision(ctx caddy.Context) error {
+	a.logger = ctx.Logger()
+	a.storage = ctx.Storage()
+	a.started = make(chan struct{})
+	a.settings = a.effective()
+	if err := a.makePlan(); err != nil {
+		return err
+	}
+	for _, s := range a.Scale {
+		if err := s.provision(ctx); err != nil {
+			return err
+		}
+	}
+	events, err := ctx.App("events")
+	if err != nil {
+		return fmt.Errorf("load the events app: %w", err)
+	}
+	return events.(*caddyevents.App).On("stopping", stopping{})
+}
+
+// or gives the configured value, or the default where there is none.
+func or[T comparable](configured, standard T) T {
+	var zero T
+	if configured == zero {
+		return standard
+	}
+	return configured
+}
+
+// effective fills in defaults.
+func (a *App) effective() settings {
+	create, token, streams := or(a.Create, &Create{}), or(a.Token, &Token{}), or(a.Streams, &Streams{})
+	return settings{
+		streams:          strings.TrimRight("/"+strings.Trim(or(streams.Path, defaultStreams), "/"), "/"),
+		produceTimeout:   time.Duration(or(a.ProduceTimeout, caddy.Duration(defaultProduceTimeout))),
+		ttl:              time.Duration(or(token.TTL, caddy.Duration(defaultTTL))),
+		maxWait:          time.Duration(or(streams.MaxWait, caddy.Duration(defaultMaxWait))),
+		heartbeat:        time.Duration(or(streams.Heartbeat, caddy.Duration(defaultHeartbeat))),
+		writeTimeout:     time.Duration(or(streams.WriteTimeout, caddy.Duration(defaultWriteTimeout))),
+		maxOpen:          or(streams.MaxOpen, defaultMaxOpen),
+		maxOpenPerClient: or(streams.MaxOpenPerClient, defaultMaxOpenPerClient),
+		create:           Create{Off: create.Off, Partitions: or(create.Partitions, defaultPartitions), Replication: create.Replication},
+	}
+}
+
+// Validate refuses settings that cannot hold together.
+func (a *App) Validate() error {
+	s, replies := a.settings, or(a.Replies, &Replies{})
+	if len(a.Kafka) > 0 && a.Embedded != nil {
+		return errors.New("kafka and embedded are both configured: name a cluster or use the embedded broker, not both")
+	}
+	if s.streams == "" {
+		return errors.New("streams: the prefix of stream URLs may not be the root; write one such as /-/streams")
+	}
+	for name, d := range map[string]time.Duration{
+		"produce_timeout": s.produceTimeout, "token ttl": s.ttl, "streams max_wait": s.maxWait,
+		"streams heartbeat": s.heartbeat, "streams write_timeout": s.writeTimeout,
+		"replies retention": time.Duration(or(replies.Retention, caddy.Duration(defaultRetention))),
+	} {
+		if d <= 0 {
+			return fmt.Errorf("%s is %s; it has to be longer than 0", name, d)
+		}
+	}
+	for name, n := range map[string]int{
+		"create partitions": s.create.Partitions, "replies partitions": or(replies.Partitions, defaultReplyPartitions),
+		"streams max_open": s.maxOpen, "streams max_open_per_client": s.maxOpenPerClient,
+	} {
+		if n < 1 {
+			return fmt.Errorf("%s is %d; it has to be at least 1", name, n)
+		}
+	}
+	if s.create.Replication < 0 {
+		return fmt.Errorf("create replication is %d; leave it out for the broker's default", s.create.Replication)
+	}
+	// A stream that may still end has to find its replies: otherwise its end
+	// would be deleted before it expires.
+	if retention := time.Duration(or(replies.Retention, caddy.Duration(defaultRetention))); s.ttl+s.produceTimeout > retention {
+		return fmt.Errorf("token ttl (%s) and produce_timeout (%s) together are longer than the replies are kept (%s): shorten the ttl, or raise `replies <topic> { retention … }`", s.ttl, s.produceTimeout, retention)
+	}
+	if a.Token != nil {
+		if _, err := a.configuredKeys(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// makePlan turns the configuration into what to take from the pools.
+func (a *App) makePlan() error {
+	brokerConfig, err := a.brokerConfig()
+	if err != nil {
+		return err
+	}
+	replies := or(a.Replies, &Replies{})
+	retention := time.Duration(or(replies.Retention, caddy.Duration(defaultRetention)))
+	topic := or(replies.Topic, defaultReplies)
+	p := plan{broker: brokerConfig, logger: a.logger}
+	// The retention of the embedded broker is its janitor's: see package embedded.
+	config := map[string]string{"message.timestamp.type": "LogAppendTime"}
+	if len(a.Kafka) == 0 {
+		e := or(a.Embedded, &Embedded{})
+		p.embedded = &embedded.Config{
+			Directory: or(e.Directory, filepath.Join(caddy.AppDataDir(), "osmosis")),
+			Listen:    or(e.Listen, defaultEmbeddedListen),
+			Retention: max(time.Duration(or(e.Retention, caddy.Duration(defaultEmbeddedRetention))), retention),
+			MaxBytes:  or(e.MaxBytes, int64(defaultEmbeddedMaxBytes)),
+			Logger:    a.logger.Named("embedded"),
+		}
+		p.brokerKey = fingerprint("embedded", p.embedded.Directory, p.embedded.Listen, p.embedded.Retention, p.embedded.MaxBytes)
+	} else {
+		config["cleanup.policy"] = "delete"
+		config["retention.ms"] = broker.Millis(retention)
+		p.brokerKey = fingerprint("kafka", brokerConfig.Addresses, a.TLS, a.SASL)
+	}
+	p.hub = hub.Config{
+		Topic: topic,
+		Group: "osmosis.gateways." + topic,
+		Spec: broker.TopicSpec{
+			Name: topic, Partitions: or(replies.Partitions, defaultReplyPartitions),
+			Replication: a.settings.create.Replication, Config: config,
+		},
+		Create: !a.settings.create.Off,
+		Logger: a.logger.Named("hub"),
+	}
+	p.insideKey = fingerprint(p.brokerKey, p.hub.Topic, p.hub.Group)
+	a.plan = p
+	return nil
+}
+
+// fingerprint gives the same text for equal settings. It is a hash, since
+// settings hold passwords and pool keys end up in panics.
+func fingerprint(parts ...any) string {
+	b, err := json.Marshal(parts)
+	if err != nil {
+		panic(err) // only plain structs, texts and numbers come here
+	}
+	return fmt.Sprintf("%x", sha256.Sum256(b))
+}
+
+// Start takes broker, producer and hub from the pools. None of that waits for
+// Kafka: the site is up while the broker is down, and routes answer 503 until it is back.
+func (a *App) Start() error {
+	keys, err := a.loadKeys(context.Background())
+	if err != nil {
+		return err
+	}
+	i, err := a.plan.acquire()
+	if err != nil {
+		return err
+	}
+	a.inside, a.keys = i, keys
+	close(a.started)
+
+	ctx, cancel := context.WithCancel(context.Background())
+	a.cancel = cancel
+	a.working.Go(func() { a.createTopics(ctx, i.client) })
+	return a.startCrews()
+}
+
+// addRoute notes what a route needs of the app: its topic, its origins for the
+// streams it makes, and its workers.
+func (a *App) addRoute(h *Handler) {
+	a.routes.mu.Lock()
+	defer a.routes.mu.Unlock()
+	a.routes.topics = append(a.routes.topics, h.Topic)
+	if a.routes.cors == nil {
+		a.routes.cors = make(map[string][]string)
+	}
+	a.routes.cors[h.Topic] = append(a.routes.cors[h.Topic], h.CORS...)
+	if h.Scale != nil {
+		a.routes.scale = append(a.routes.scale, h.Scale)
+	}
+}
+
+// corsFor gives the origins whose pages may read streams of a topic's requests.
+func (a *App) corsFor(topic string) []string {
+	a.routes.mu.Lock()
+	defer a.routes.mu.Unlock()
+	return a.routes.cors[topic]
+}
+
+// createTopics makes the routes' topics ahead of the first request, as far as
+// the broker is there; a request for one that is missing tries again.
+func (a *App) createTopics(ctx context.Context, client *broker.Client) {
+	a.routes.mu.Lock()
+	topics := slices.Compact(slices.Sorted(slices.Values(a.routes.topics)))
+	a.routes.mu.Unlock()
+	for _, topic := range topics {
+		if err := a.ensure(ctx, client, topic); err != nil {
+			a.logger.Warn("request topic not ready", zap.String("topic", topic), zap.Error(err))
+		}
+	}
+}
+
+// ensure makes a request topic where it is missing and the configuration allows it.
+func (a *App) ensure(ctx context.Context, client *broker.Client, topic string) error {
+	ctx, cancel := context.WithTimeout(ctx, a.settings.produceTimeout)
+	defer cancel()
+	c := a.settings.create
+	if c.Off {
+		_, err := client.Topic(ctx, topic)
+		return err
+	}
+	_, err := client.Ensure(ctx, broker.TopicSpec{Name: topic, Partitions: c.Partitions, Replication: c.Replication})
+	return err
+}
+
+// startCrews starts the workers, or joins those that the configuration before
+// started with the same settings.
+func (a *App) startCrews() error {
+	a.routes.mu.Lock()
+	defer a.routes.mu.Unlock()
+	for _, s := range slices.Concat(a.Scale, a.routes.scale) {
+		job := autoscale.Job{
+			Kafka: a.kafkaAddresses(), Topic: s.Topic, Group: s.Group,
+			Drain: time.Duration(s.Drain), Logger: a.logger.Named("scale"),
+		}
+		key, start := s.scaler.Crew(job)
+		value, _, err := crews.LoadOrNew(key, func() (caddy.Destructor, error) { return crewEntry{start()}, nil })
+		if err != nil {
+			return fmt.Errorf("start workers for %s: %w", s.Topic, err)
+		}
+		a.crews = append(a.crews, key)
+		value.(crewEntry).Set(s.Min)
+	}
+	return nil
+}
+
+// kafkaAddresses gives what workers connect to.
+func (a *App) kafkaAddresses() string {
+	if a.plan.embedded != nil {
+		return a.inside.client.Addresses()
+	}
+	return strings.Join(a.plan.broker.Addresses, ",")
+}
+
+// Stop lets go of what Start took. Requests and streams that still run hold
+// their own references.
+func (a *App) Stop() error {
+	if a.inside == nil {
+		return nil
+	}
+	a.cancel()
+	a.working.Wait()
+	var errs []error
+	for _, key := range a.crews {
+		_, err := crews.Delete(key)
+		errs = append(errs, err)
+	}
+	a.crews, a.inside = nil, nil
+	_, err := insides.Delete(a.plan.insideKey)
+	if caddy.Exiting() {
+		awaitStreams(drainStreams)
+	}
+	return errors.Join(append(errs, err)...)
+}
+
+// Cleanup runs also when Start failed half-way.
+func (a *App) Cleanup() error { return a.Stop() }
+
+// configuredKeys gives the keyring of the configuration's own keys.
+func (a *App) configuredKeys() (*hub.Keyring, error) {
+	if a.Token == nil || len(a.Token.Keys) == 0 {
+		return nil, nil
+	}
+	secrets := make([]string, len(a.Token.Keys))
+	for i, key := range a.Token.Keys {
+		secret, err := expand("token key", key)
+		if err != nil {
+			return nil, err
+		}
+		secrets[i] = secret
+	}
+	keys, err := hub.NewKeyring(secrets...)
+	if err != nil {
+		return nil, fmt.Errorf("token key: %w", err)
+	}
+	return keys, nil
+}
+
+// keyPath is where the key lies in Caddy's storage when none is configured, so
+// that gateways with a common storage open each other's tokens.
+const keyPath = "osmosis/token.key"
+
+// loadKeys gives the configured keys, or else the stored one, which the first
+// gateway to come makes.
+func (a *App) loadKeys(ctx context.Context) (*hub.Keyring, error) {
+	if keys, err := a.configuredKeys(); keys != nil || err != nil {
+		return keys, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, a.settings.produceTimeout)
+	defer cancel()
+	if err := a.storage.Lock(ctx, keyPath); err != nil {
+		return nil, fmt.Errorf("lock the token key in storage: %w", err)
+	}
+	defer func() {
+		if err := a.storage.Unlock(ctx, keyPath); err != nil {
+			a.logger.Warn("token key left locked in storage", zap.Error(err))
+		}
+	}()
+	secret, err := a.storage.Load(ctx, keyPath)
+	if errors.Is(err, fs.ErrNotExist) {
+		secret = []byte(hub.NewSecret())
+		err = a.storage.Store(ctx, keyPath, secret)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("keep the token key in storage: %w", err)
+	}
+	return hub.NewKeyring(string(secret))
+}
+
+// Interface guards
+var (
+	_ caddy.App          = (*App)(nil)
+	_ caddy.Provisioner  = (*App)(nil)
+	_ caddy.Validator    = (*App)(nil)
+	_ caddy.CleanerUpper = (*App)(nil)
+)

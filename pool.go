@@ -1,0 +1,168 @@
+package osmosis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+
+	"github.com/osmosis-gateway/caddy-osmosis/autoscale"
+	"github.com/osmosis-gateway/caddy-osmosis/internal/broker"
+	"github.com/osmosis-gateway/caddy-osmosis/internal/broker/embedded"
+	"github.com/osmosis-gateway/caddy-osmosis/internal/hub"
+	"github.com/osmosis-gateway/caddy-osmosis/internal/ingress"
+)
+
+// What outlives a configuration, by a hash of the settings that it depends on
+// and on nothing else: with more in the key, a changed limit would make a
+// second group member and a rebalance. A configuration holds a reference on
+// each, and so does every request and open stream on the hub, whose entry
+// holds the other two.
+var (
+	brokers   = caddy.NewUsagePool() // broker settings → *brokerEntry
+	producers = caddy.NewUsagePool() // broker settings → *producerEntry
+	insides   = caddy.NewUsagePool() // broker settings, reply topic, group → *inside
+	crews     = caddy.NewUsagePool() // scaler, job → *crewEntry
+)
+
+// brokerEntry is a connection to Kafka, and the embedded broker behind it if
+// that is what it connects to.
+type brokerEntry struct {
+	client   *broker.Client
+	embedded *embedded.Broker
+}
+
+// Destruct closes the connections, then the embedded broker.
+func (b *brokerEntry) Destruct() error {
+	b.client.Close()
+	if b.embedded == nil {
+		return nil
+	}
+	if err := b.embedded.Close(); err != nil {
+		return fmt.Errorf("close embedded broker: %w", err)
+	}
+	return nil
+}
+
+// producerEntry is the process' one producer for a cluster.
+type producerEntry struct{ *ingress.Producer }
+
+// Destruct waits for what is in flight.
+func (p producerEntry) Destruct() error {
+	p.Close()
+	return nil
+}
+
+// inside is all that a request needs of Kafka.
+type inside struct {
+	client   *broker.Client
+	producer *ingress.Producer
+	hub      *hub.Hub
+
+	brokerKey string
+}
+
+// Destruct leaves the group and lets go of producer and broker, in this order:
+// each needs the next.
+func (i *inside) Destruct() error {
+	i.hub.Close()
+	_, err := producers.Delete(i.brokerKey)
+	_, err2 := brokers.Delete(i.brokerKey)
+	return errors.Join(err, err2)
+}
+
+// plan says what to take from the pools.
+type plan struct {
+	brokerKey string
+	broker    broker.Config
+	embedded  *embedded.Config // nil: a Kafka cluster
+
+	insideKey string
+	hub       hub.Config
+
+	logger *zap.Logger
+}
+
+// acquire gives what the plan says, new or shared with another configuration,
+// and one reference on it.
+func (p *plan) acquire() (*inside, error) {
+	value, _, err := insides.LoadOrNew(p.insideKey, func() (caddy.Destructor, error) {
+		value, _, err := brokers.LoadOrNew(p.brokerKey, p.connect)
+		if err != nil {
+			return nil, err
+		}
+		b := value.(*brokerEntry)
+		value, _, err = producers.LoadOrNew(p.brokerKey, func() (caddy.Destructor, error) {
+			return producerEntry{ingress.New(ingress.Config{Broker: b.client, Logger: p.logger})}, nil
+		})
+		if err != nil {
+			_, err2 := brokers.Delete(p.brokerKey)
+			return nil, errors.Join(err, err2)
+		}
+		c := p.hub
+		c.Broker = b.client
+		i := &inside{client: b.client, producer: value.(producerEntry).Producer, hub: hub.New(c), brokerKey: p.brokerKey}
+		i.hub.Start()
+		return i, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return value.(*inside), nil
+}
+
+// connect makes the client, and starts the embedded broker first where there is one.
+func (p *plan) connect() (caddy.Destructor, error) {
+	if p.embedded == nil {
+		return &brokerEntry{client: broker.New(p.broker)}, nil
+	}
+	local, err := embedded.Open(*p.embedded)
+	if err != nil {
+		return nil, err
+	}
+	c := p.broker
+	c.Addresses = []string{local.Address()}
+	return &brokerEntry{client: broker.New(c), embedded: local}, nil
+}
+
+// errStopped is what a request gets that comes when its configuration is gone.
+var errStopped = errors.New("the gateway's configuration was stopped; try again")
+
+// lease is a request's hold on the inside: while it lasts, neither a reload
+// nor a stop takes the hub away from under it.
+type lease struct {
+	*inside
+	key string
+}
+
+// lease waits until the app has started, since Caddy starts its apps in no
+// particular order and requests may come first.
+func (a *App) lease(ctx context.Context) (*lease, error) {
+	select {
+	case <-a.started:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	value, _, err := insides.LoadOrNew(a.plan.insideKey, func() (caddy.Destructor, error) { return nil, errStopped })
+	if err != nil {
+		return nil, err
+	}
+	return &lease{inside: value.(*inside), key: a.plan.insideKey}, nil
+}
+
+func (l *lease) release() {
+	if _, err := insides.Delete(l.key); err != nil {
+		caddy.Log().Named("osmosis").Error("leave kafka", zap.Error(err))
+	}
+}
+
+// crewEntry is a crew of workers that equal configurations share.
+type crewEntry struct{ autoscale.Crew }
+
+// Destruct stops the workers.
+func (c crewEntry) Destruct() error {
+	c.Close()
+	return nil
+}

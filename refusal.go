@@ -1,0 +1,54 @@
+package osmosis
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/osmosis-gateway/caddy-osmosis/internal/hub"
+	"github.com/osmosis-gateway/caddy-osmosis/internal/ingress"
+	"github.com/osmosis-gateway/caddy-osmosis/record"
+)
+
+// retryAfter is how long a client should wait when the broker is away: about
+// as long as a leader move or a restart takes.
+const retryAfter = 5 * time.Second
+
+// unavailable is a refusal for which the client can do nothing but try again.
+func unavailable(detail string) problem {
+	return problem{Status: http.StatusServiceUnavailable, Detail: detail, RetryAfter: retryAfter}
+}
+
+// refuse answers a request that was not queued, or may not have been. The
+// client is told what to do; the operator finds the cause in the log.
+func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, err error) error {
+	var p problem
+	logged := true
+	switch {
+	case errors.Is(err, record.ErrEvent):
+		p, logged = problem{Status: http.StatusUnsupportedMediaType, Detail: "The request says that it is a CloudEvent and cannot be read as one: " + err.Error() + "."}, false
+	case errors.Is(err, ingress.ErrTooLarge):
+		p, logged = problem{Status: http.StatusRequestEntityTooLarge, Detail: "The request is larger than the broker takes. Send a smaller body, or raise message.max.bytes of the broker and max.message.bytes of the topic."}, false
+	case errors.Is(err, ingress.ErrFull):
+		p = problem{Status: http.StatusTooManyRequests, Detail: "More requests are waiting for the broker than the gateway holds. Nothing was queued; try again.", RetryAfter: time.Second}
+	case errors.Is(err, ingress.ErrTopicMissing):
+		p = unavailable("The topic of this route does not exist. Nothing was queued. Create the topic, or let the gateway create it.")
+	case errors.Is(err, ingress.ErrRefused):
+		p = unavailable("The broker refused the request; the gateway's log says why. Nothing was queued.")
+	case errors.Is(err, ingress.ErrUnclear):
+		p = unavailable("The broker did not answer in time. The request may have been queued all the same: repeat it only if doing it twice does no harm.")
+	case errors.Is(err, hub.ErrNoFloor), errors.Is(err, ingress.ErrUnavailable):
+		p = unavailable("The broker cannot be reached. Nothing was queued; try again.")
+	case errors.Is(err, context.Canceled) && r.Context().Err() != nil:
+		return nil // the client went away before its request was queued
+	default:
+		p = unavailable("The gateway could not queue the request; its log says why. Nothing was queued.")
+	}
+	if logged {
+		h.app.logger.Error("request not queued", zap.String("topic", h.Topic), zap.Int("status", p.Status), zap.Error(err))
+	}
+	return writeProblem(w, r, p)
+}
