@@ -1,0 +1,227 @@
+package record
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"golang.org/x/net/http/httpguts"
+)
+
+var (
+	// ErrReply says that a record belongs to no stream: it has no correlation
+	// id, or one that no gateway gave out. Readers of a reply topic skip it.
+	ErrReply = errors.New("not a reply record")
+
+	// ErrState says that a record is about a stream's life but tells a state
+	// that this version does not know. Readers skip it on purpose: it is no
+	// reply, and a newer worker may report more than an older gateway shows.
+	ErrState = errors.New("unknown " + HeaderState)
+)
+
+// Reply is a reply record: a response or a part of one, or a word about the
+// request's life.
+type Reply struct {
+	// StreamID is the correlation id of the request.
+	StreamID string
+
+	// Status is the HTTP status, 200 to 599. In a life-cycle record it has no
+	// meaning and is 0.
+	Status int
+
+	// Header has the headers that the client gets, in Go's canonical spelling.
+	Header http.Header
+
+	// Body is the value. In a life-cycle record it is JSON.
+	Body []byte
+
+	// More says that other replies follow.
+	More bool
+
+	// State is empty for a reply. Otherwise the record tells about the
+	// request's life, and Progress or End read it.
+	State State
+
+	// Attempt is the number of the try that made the reply, from 1, and Part
+	// numbers the replies of one try, from 1. 0 where the worker does not say it.
+	Attempt, Part int
+}
+
+// Terminal tells whether the record ends its stream: the last reply, a failure
+// or a cancellation.
+func (r Reply) Terminal() bool {
+	switch r.State {
+	case "":
+		return !r.More
+	case StateFailed, StateCancelled:
+		return true
+	}
+	return false
+}
+
+// ParseReply reads a reply record by the contract:
+//
+//   - a missing :status is 200; one that is no number from 200 to 599 is 502;
+//   - Header has what may go to a client: valid names and values, nothing of
+//     the contract or of a framework's bookkeeping, no trace context, nothing
+//     hop-by-hop, neither Content-Length nor Date;
+//   - osmosis-more counts if it is exactly true;
+//   - numbers that do not parse are as if they were missing.
+//
+// So a careless worker's reply still reaches the client. ErrReply is returned
+// for a record that cannot be routed to a stream; ErrState for a life-cycle
+// record of an unknown kind, together with the Reply.
+func ParseReply(rec Record) (Reply, error) {
+	id, ok := CorrelationID(rec.Headers)
+	if !ok {
+		return Reply{}, fmt.Errorf("%w: no header %s with 1 to %d visible ASCII characters", ErrReply, HeaderCorrelationID, maxID)
+	}
+	r := Reply{StreamID: id, Status: http.StatusOK, Body: rec.Value}
+	var known seen
+	var life bool
+	var connection []string
+	fields, size := 0, 0
+	for _, h := range rec.Headers {
+		i := slot(replySlots, h.Key)
+		switch {
+		case i < 0:
+			fields++
+			size += len(h.Value)
+			if strings.EqualFold(h.Key, "connection") {
+				connection = append(connection, string(h.Value))
+			}
+		case known.first(i):
+			life = life || h.Key == HeaderState
+			r.set(h.Key, h.Value)
+		}
+	}
+	r.Header = replyHeader(rec.Headers, connection, fields, size)
+	if !life {
+		return r, nil
+	}
+	r.Status, r.More = 0, false
+	switch r.State {
+	case StateDelivering, StateRetrying, StateFailed, StateCancelled:
+		return r, nil
+	}
+	return r, fmt.Errorf("%w %q", ErrState, string(r.State))
+}
+
+// replySlots are the headers of a reply that count once.
+var replySlots = []string{HeaderStatus, HeaderMore, HeaderState, HeaderAttempt, HeaderPart}
+
+// set reads one contract header.
+func (r *Reply) set(name string, value []byte) {
+	switch name {
+	case HeaderStatus:
+		r.Status = parseStatus(value)
+	case HeaderMore:
+		r.More = string(value) == "true"
+	case HeaderState:
+		r.State = State(value)
+	case HeaderAttempt:
+		r.Attempt = parseCount(value)
+	case HeaderPart:
+		r.Part = parseCount(value)
+	}
+}
+
+// parseStatus reads three digits from 200 to 599; all else is a bad gateway's.
+func parseStatus(v []byte) int {
+	if len(v) == 3 && v[0] >= '2' && v[0] <= '5' && isDigit(v[1]) && isDigit(v[2]) {
+		return int(v[0]-'0')*100 + int(v[1]-'0')*10 + int(v[2]-'0')
+	}
+	return http.StatusBadGateway
+}
+
+func isDigit(c byte) bool { return c >= '0' && c <= '9' }
+
+// parseCount reads a number that counts from 1; 0 where it is none.
+func parseCount(v []byte) int {
+	n, err := strconv.ParseInt(string(v), 10, 32)
+	if err != nil || n < 0 {
+		return 0
+	}
+	return int(n)
+}
+
+// replyHeader collects the headers for the client. The values share one string
+// and one slice, so the number of allocations does not grow with them.
+func replyHeader(headers []Header, connection []string, fields, size int) http.Header {
+	out := make(http.Header, fields)
+	var text strings.Builder
+	text.Grow(size)
+	values := make([]string, 0, fields)
+	for _, h := range headers {
+		lower := strings.ToLower(h.Key) // for clients X and x are one name
+		if !replyField(lower, connection) {
+			continue
+		}
+		start := text.Len()
+		text.Write(h.Value)
+		value := strings.Trim(text.String()[start:], " \t")
+		if !httpguts.ValidHeaderFieldValue(value) {
+			continue
+		}
+		name := http.CanonicalHeaderKey(lower)
+		if had, ok := out[name]; ok {
+			out[name] = append(had, value)
+			continue
+		}
+		values = append(values, value)
+		// Its capacity ends here, so that adding a second value does not write
+		// over another header's.
+		out[name] = values[len(values)-1 : len(values) : len(values)]
+	}
+	return out
+}
+
+// Record makes the record of a reply. Headers that the contract does not let
+// through to a client are left out; a Status of 0 is 200. The stream id is also
+// the key, so that a producer which places by murmur2 finds the right
+// partition, if it does not set the one that the request names.
+func (r Reply) Record() Record {
+	names := sortedNames(r.Header)
+	headers := make([]Header, 0, len(names)+6)
+	add := func(name, value string) {
+		headers = append(headers, Header{Key: name, Value: []byte(value)})
+	}
+	add(HeaderCorrelationID, r.StreamID)
+	if r.State != "" {
+		add(HeaderState, string(r.State))
+	} else {
+		status := r.Status
+		if status == 0 {
+			status = http.StatusOK
+		}
+		add(HeaderStatus, strconv.Itoa(status))
+		if r.More {
+			add(HeaderMore, "true")
+		}
+	}
+	if r.Attempt > 0 {
+		add(HeaderAttempt, strconv.Itoa(r.Attempt))
+	}
+	if r.Part > 0 {
+		add(HeaderPart, strconv.Itoa(r.Part))
+	}
+	connection := r.Header["Connection"]
+	for _, name := range names {
+		lower := strings.ToLower(name)
+		if !replyField(lower, connection) {
+			continue
+		}
+		for _, v := range r.Header[name] {
+			if httpguts.ValidHeaderFieldValue(v) {
+				add(lower, v)
+			}
+		}
+	}
+	body := r.Body
+	if body == nil {
+		body = []byte{} // a null value would be a tombstone
+	}
+	return Record{Key: []byte(r.StreamID), Value: body, Headers: headers}
+}
