@@ -60,6 +60,7 @@ type inside struct {
 	client   *broker.Client
 	producer *ingress.Producer
 	hub      *hub.Hub
+	meter    *autoscale.Meter
 
 	brokerKey string
 }
@@ -103,7 +104,7 @@ func (p *plan) acquire() (*inside, error) {
 		}
 		c := p.hub
 		c.Broker = b.client
-		i := &inside{client: b.client, producer: value.(producerEntry).Producer, hub: hub.New(c), brokerKey: p.brokerKey}
+		i := &inside{client: b.client, producer: value.(producerEntry).Producer, hub: hub.New(c), meter: autoscale.NewMeter(b.client.API()), brokerKey: p.brokerKey}
 		i.hub.Start()
 		return i, nil
 	})

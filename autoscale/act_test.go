@@ -1,0 +1,134 @@
+package autoscale
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+)
+
+// TestWorkerProcess is no test but what the tests below run as a worker: this
+// test binary again, which behaves as its environment says.
+func TestWorkerProcess(t *testing.T) {
+	switch os.Getenv("WORKER_TEST") {
+	case "":
+		return
+	case "crash":
+		os.Exit(3)
+	}
+	asked := make(chan os.Signal, 1)
+	signal.Notify(asked, syscall.SIGTERM)
+	fmt.Printf("worker %s of %s on %s at %s\n", os.Getenv("OSMOSIS_WORKER"), os.Getenv("OSMOSIS_GROUP"), os.Getenv("OSMOSIS_TOPIC"), os.Getenv("OSMOSIS_KAFKA"))
+	if os.Getenv("WORKER_TEST") == "stubborn" {
+		for range asked {
+		}
+	}
+	gone := make(chan struct{})
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		close(gone)
+	}()
+	select {
+	case <-asked:
+		fmt.Println("asked to stop")
+	case <-gone:
+		fmt.Println("gateway is gone")
+	}
+	os.Exit(0)
+}
+
+// crew makes processes of this test binary and hands out their log lines.
+func crew(t *testing.T, behaviour string, drain time.Duration, command ...string) (*Processes, lines) {
+	t.Helper()
+	t.Setenv("WORKER_TEST", behaviour)
+	if command == nil {
+		command = []string{os.Args[0], "-test.run=^TestWorkerProcess$"}
+	}
+	log := make(lines, 1000)
+	p := NewProcesses(Job{Kafka: "127.0.0.1:9092", Topic: "orders", Group: "hello", Drain: drain, Logger: zap.New(log)}, command)
+	t.Cleanup(p.Close)
+	return p, log
+}
+
+// lines is a log core that hands out messages with their fields as text.
+type lines chan string
+
+func (l lines) Enabled(zapcore.Level) bool        { return true }
+func (l lines) With([]zapcore.Field) zapcore.Core { return l }
+func (l lines) Sync() error                       { return nil }
+func (l lines) Check(e zapcore.Entry, c *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	return c.AddCore(e, l)
+}
+
+func (l lines) Write(e zapcore.Entry, fields []zapcore.Field) error {
+	text := zapcore.NewMapObjectEncoder()
+	for _, f := range fields {
+		f.AddTo(text)
+	}
+	l <- fmt.Sprint(e.Message, " ", text.Fields)
+	return nil
+}
+
+// await reads lines until one contains the text.
+func await(t *testing.T, lines lines, text string) {
+	t.Helper()
+	limit := time.After(30 * time.Second)
+	var seen []string
+	for {
+		select {
+		case line := <-lines:
+			if strings.Contains(line, text) {
+				return
+			}
+			seen = append(seen, line)
+		case <-limit:
+			t.Fatalf("no line with %q among %q", text, seen)
+		}
+	}
+}
+
+func TestWorkersAreToldWhatTheyAreForAndStopWhenAsked(t *testing.T) {
+	p, lines := crew(t, "work", time.Minute)
+	p.Set(1)
+	await(t, lines, "worker 0 of hello on orders at 127.0.0.1:9092")
+	p.Set(2)
+	await(t, lines, "worker 1 of hello on orders at 127.0.0.1:9092")
+	p.Set(1)
+	await(t, lines, "asked to stop")
+	await(t, lines, "worker stopped")
+	p.Close()
+	await(t, lines, "worker stopped")
+	p.Set(3) // too late: does nothing
+}
+
+func TestAWorkerThatCrashesIsStartedAgain(t *testing.T) {
+	p, lines := crew(t, "crash", time.Minute)
+	p.Set(1)
+	for range 3 {
+		await(t, lines, "worker started")
+		await(t, lines, "worker ended by itself")
+	}
+}
+
+func TestAWorkerThatDoesNotStopIsKilled(t *testing.T) {
+	p, lines := crew(t, "stubborn", 100*time.Millisecond)
+	p.Set(1)
+	await(t, lines, "worker 0 of hello")
+	p.Close()
+	await(t, lines, "worker stopped")
+}
+
+func TestACommandThatCannotStartIsTriedAgain(t *testing.T) {
+	p, lines := crew(t, "work", time.Minute, "no-such-program-anywhere")
+	p.Set(1)
+	for range 2 {
+		await(t, lines, `"no-such-program-anywhere": executable file not found`)
+	}
+}
