@@ -23,7 +23,7 @@ var ErrToken = errors.New("no valid stream token")
 var ErrClaimsTooLong = errors.New("stream token would be too long")
 
 // MaxToken is the length in bytes of the longest token. Proxies and browsers
-// take URLs of that length. A common token has about 220 bytes.
+// take URLs of that length. A common token has about 250 bytes.
 const MaxToken = 2048
 
 // A token is base64url, without padding, of
@@ -132,12 +132,16 @@ func bareHost(scheme, host string) string {
 // produces the request: one that is queued must get its token. The error wraps
 // ErrClaimsTooLong.
 func (c Claims) Check() error {
-	n := len(c.ID) + len(c.Scheme) + len(c.Host) + len(c.Topic) + len(c.Group) + len(c.ReplyTopic) + len(c.Bind)
-	if n > maxTexts {
+	if n := c.textBytes(); n > maxTexts {
 		return fmt.Errorf("%w: its texts have %d bytes, at most %d fit; shorten the longest of host (%d), topic (%d), group (%d), reply topic (%d) and bind (%d)",
 			ErrClaimsTooLong, n, maxTexts, len(c.Host), len(c.Topic), len(c.Group), len(c.ReplyTopic), len(c.Bind))
 	}
 	return nil
+}
+
+// textBytes is the length of all texts together.
+func (c *Claims) textBytes() int {
+	return len(c.ID) + len(c.Scheme) + len(c.Host) + len(c.Topic) + len(c.Group) + len(c.ReplyTopic) + len(c.Bind)
 }
 
 // Seal makes a token of the claims, under the first secret. Tokens of the same
@@ -147,7 +151,7 @@ func (k *Keyring) Seal(c Claims) (string, error) {
 		return "", err
 	}
 	key := &k.keys[0]
-	b := make([]byte, 0, MaxToken/4*3)
+	b := make([]byte, 0, tokenNonce+c.textBytes()+maxNumbers+chacha20poly1305.Overhead)
 	b = append(b, tokenVersion)
 	b = append(b, key.id[:]...)
 	b = b[:tokenNonce]
