@@ -53,30 +53,34 @@ func requestFields(dst []field, header http.Header, named []string) []field {
 	for name, values := range header {
 		lower, ok := requestNames[name]
 		if !ok {
-			if lower = strings.ToLower(name); !allowed(lower) && !contains(named, lower) {
+			if !allowed(name) && !contains(named, name) {
 				continue
 			}
+			lower = strings.ToLower(name)
 		}
 		if carried(lower, connection) {
 			dst = append(dst, field{lower, values})
 		}
 	}
-	slices.SortFunc(dst, func(a, b field) int { return strings.Compare(a.name, b.name) })
+	slices.SortStableFunc(dst, func(a, b field) int { return strings.Compare(a.name, b.name) })
 	return dst
 }
 
-// allowed tells whether a request header is on the allowlist.
-func allowed(lower string) bool {
-	return strings.HasPrefix(lower, "content-") || strings.HasPrefix(lower, "accept") || isRequestName(lower)
-}
-
-func isRequestName(lower string) bool {
-	_, ok := requestNames[http.CanonicalHeaderKey(lower)]
+// allowed tells whether a request header, in any case, is on the allowlist.
+func allowed(name string) bool {
+	if hasPrefixFold(name, "content-") || hasPrefixFold(name, "accept") {
+		return true
+	}
+	_, ok := requestNames[http.CanonicalHeaderKey(name)]
 	return ok
 }
 
-func contains(names []string, lower string) bool {
-	return slices.ContainsFunc(names, func(n string) bool { return strings.EqualFold(n, lower) })
+func hasPrefixFold(s, prefix string) bool {
+	return len(s) >= len(prefix) && strings.EqualFold(s[:len(prefix)], prefix)
+}
+
+func contains(names []string, name string) bool {
+	return slices.ContainsFunc(names, func(n string) bool { return strings.EqualFold(n, name) })
 }
 
 // carried tells whether a request header may be in a record even where it is
@@ -113,6 +117,45 @@ func replyField(lower string, connection []string) bool {
 		return false
 	}
 	return httpguts.ValidHeaderFieldName(lower) && !own(lower) && endToEnd(lower, connection)
+}
+
+// httpHeader collects the headers of a record that keep lets through, asked by
+// their lower-cased names, and that HTTP allows. Their values share one string
+// and one slice, so the number of allocations does not grow with them.
+func httpHeader(headers []Header, keep func(lower string) bool) http.Header {
+	fields, size := 0, 0
+	for _, h := range headers {
+		if !own(h.Key) {
+			fields++
+			size += len(h.Value)
+		}
+	}
+	out := make(http.Header, fields)
+	values := make([]string, 0, fields)
+	var text strings.Builder
+	text.Grow(size)
+	for _, h := range headers {
+		lower := strings.ToLower(h.Key) // in HTTP, X and x are one name
+		if !keep(lower) {
+			continue
+		}
+		start := text.Len()
+		text.Write(h.Value)
+		value := strings.Trim(text.String()[start:], " \t")
+		if !httpguts.ValidHeaderFieldValue(value) {
+			continue
+		}
+		name := http.CanonicalHeaderKey(lower)
+		if had, ok := out[name]; ok {
+			out[name] = append(had, value)
+			continue
+		}
+		values = append(values, value)
+		// Its capacity ends here, so that adding a second value does not write
+		// over another header's.
+		out[name] = values[len(values)-1 : len(values) : len(values)]
+	}
+	return out
 }
 
 // sortedNames gives the names of a header in a fixed order.

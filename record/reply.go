@@ -82,22 +82,17 @@ func ParseReply(rec Record) (Reply, error) {
 	var known seen
 	var life bool
 	var connection []string
-	fields, size := 0, 0
 	for _, h := range rec.Headers {
 		i := slot(replySlots, h.Key)
 		switch {
-		case i < 0:
-			fields++
-			size += len(h.Value)
-			if strings.EqualFold(h.Key, "connection") {
-				connection = append(connection, string(h.Value))
-			}
-		case known.first(i):
+		case i >= 0 && known.first(i):
 			life = life || h.Key == HeaderState
 			r.set(h.Key, h.Value)
+		case i < 0 && strings.EqualFold(h.Key, "connection"):
+			connection = append(connection, string(h.Value))
 		}
 	}
-	r.Header = replyHeader(rec.Headers, connection, fields, size)
+	r.Header = httpHeader(rec.Headers, func(lower string) bool { return replyField(lower, connection) })
 	if !life {
 		return r, nil
 	}
@@ -145,37 +140,6 @@ func parseCount(v []byte) int {
 		return 0
 	}
 	return int(n)
-}
-
-// replyHeader collects the headers for the client. The values share one string
-// and one slice, so the number of allocations does not grow with them.
-func replyHeader(headers []Header, connection []string, fields, size int) http.Header {
-	out := make(http.Header, fields)
-	var text strings.Builder
-	text.Grow(size)
-	values := make([]string, 0, fields)
-	for _, h := range headers {
-		lower := strings.ToLower(h.Key) // for clients X and x are one name
-		if !replyField(lower, connection) {
-			continue
-		}
-		start := text.Len()
-		text.Write(h.Value)
-		value := strings.Trim(text.String()[start:], " \t")
-		if !httpguts.ValidHeaderFieldValue(value) {
-			continue
-		}
-		name := http.CanonicalHeaderKey(lower)
-		if had, ok := out[name]; ok {
-			out[name] = append(had, value)
-			continue
-		}
-		values = append(values, value)
-		// Its capacity ends here, so that adding a second value does not write
-		// over another header's.
-		out[name] = values[len(values)-1 : len(values) : len(values)]
-	}
-	return out
 }
 
 // Record makes the record of a reply. Headers that the contract does not let

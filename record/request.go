@@ -230,7 +230,7 @@ type Request struct {
 // left out. A record without :method and :path, and one whose contract headers
 // are malformed, is ErrRequest; other headers may be missing.
 func ParseRequest(rec Record) (Request, error) {
-	r := Request{Header: make(http.Header), ReplyPartition: -1, Key: rec.Key, Body: rec.Value}
+	r := Request{ReplyPartition: -1, Key: rec.Key, Body: rec.Value}
 	var known seen
 	for _, h := range rec.Headers {
 		if strings.HasPrefix(h.Key, attributePrefix) {
@@ -245,13 +245,9 @@ func ParseRequest(rec Record) (Request, error) {
 					return Request{}, fmt.Errorf("%w: %w", ErrRequest, err)
 				}
 			}
-			continue
-		}
-		name := strings.ToLower(h.Key)
-		if value := string(h.Value); carried(name, nil) && httpguts.ValidHeaderFieldValue(value) {
-			r.Header.Add(name, value)
 		}
 	}
+	r.Header = httpHeader(rec.Headers, func(lower string) bool { return carried(lower, nil) })
 	switch {
 	case r.Method == "":
 		return Request{}, fmt.Errorf("%w: header %s is missing", ErrRequest, HeaderMethod)
