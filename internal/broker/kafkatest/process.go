@@ -26,10 +26,8 @@ var jvm = []string{
 	"-Dorg.slf4j.simpleLogger.showDateTime=true",
 	"-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS",
 	"-Dorg.slf4j.simpleLogger.defaultLogLevel=info",
-	// These print every setting with its default, hundreds of lines.
-	"-Dorg.slf4j.simpleLogger.log.kafka.server.KafkaConfig=warn",
-	"-Dorg.slf4j.simpleLogger.log.org.apache.kafka.server.config=warn",
-	"-Dorg.slf4j.simpleLogger.log.org.apache.kafka.storage.internals.log.LogConfig=warn",
+	// It prints every setting with its default, hundreds of lines a start.
+	"-Dorg.slf4j.simpleLogger.log.org.apache.kafka.common.config.AbstractConfig=warn",
 }
 
 // java gives the command that runs a class out of Kafka's jars.
@@ -70,7 +68,7 @@ func startProcess(jars, properties, log string) (*process, error) {
 	p := &process{cmd: cmd, done: make(chan struct{})}
 	go func() {
 		defer close(p.done)
-		cmd.Wait() // its error is in cmd.ProcessState, and expected from a kill
+		_ = cmd.Wait() // its error is in cmd.ProcessState, and expected from a kill
 	}()
 	return p, nil
 }
@@ -90,7 +88,7 @@ func (p *process) stop() {
 
 // kill ends the broker as a crash would, and waits until it is gone.
 func (p *process) kill() {
-	p.cmd.Process.Kill() // its one error says that it has ended already
+	_ = p.cmd.Process.Kill() // its one error says that it has ended already
 	<-p.done
 }
 

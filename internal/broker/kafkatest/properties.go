@@ -60,10 +60,10 @@ func properties(n node, all []node, keys *certificates, extra map[string]string)
 		"background.threads":                           "2",
 		"log.cleaner.dedupe.buffer.size":               "4194304",
 
-		// A killed broker is missed, and let back in, after this long. Shorter
-		// would fence brokers that merely wait for a core.
-		"broker.heartbeat.interval.ms": "1000",
-		"broker.session.timeout.ms":    "6000",
+		// A killed broker is missed, and let back in, after this long. Much
+		// shorter would fence brokers that merely wait for a core.
+		"broker.heartbeat.interval.ms": "500",
+		"broker.session.timeout.ms":    "3000",
 	}
 
 	listeners := []string{controller + "://" + address(n.controller)}

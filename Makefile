@@ -1,0 +1,72 @@
+# `make test` sets up what the tests need and runs all of them, as CI does. Each
+# step is also a target of its own.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+MODULE := github.com/osmosis-gateway/caddy-osmosis
+
+# Tools are pinned, and built by `go run` from the module proxy: golangci-lint
+# takes a minute of two cores the first time.
+GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+XCADDY   := github.com/caddyserver/xcaddy/cmd/xcaddy@v0.4.5
+
+# How long each fuzz target runs.
+FUZZTIME ?= 10s
+
+# Tests against real things (Kafka, Chromium, processes) have the build tag e2e
+# and Real in their names. Packages that have some:
+E2E = $(shell grep -rl --include='*_test.go' '^//go:build.*e2e' . | xargs -r -n1 dirname | sort -u)
+
+STEPS := tools tidy-check vet rooms lint cross test-race fuzz e2e xcaddy
+
+.PHONY: help test $(STEPS)
+
+help: ## list the targets
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | column -t -s "$$(printf '\t')"
+
+test: ## all of the steps below
+	@began=$$SECONDS; \
+	for step in $(STEPS); do \
+		echo "=== $$step"; start=$$SECONDS; \
+		$(MAKE) --no-print-directory $$step; \
+		echo "=== $$step took $$((SECONDS - start)) s"; \
+	done; \
+	echo "=== all steps took $$((SECONDS - began)) s"
+
+tools: ## fetch or find what the tests need: Kafka's jars, Chromium
+	@go test -tags e2e -count 1 -run '^TestJars$$' ./internal/broker/kafkatest
+	@scripts/chromium
+
+tidy-check: ## go.mod and go.sum hold what is needed and nothing else
+	go mod tidy -diff
+	go mod verify
+
+vet: ## go vet
+	go vet ./...
+	go vet -tags e2e ./...
+
+rooms: ## who may import whom
+	@scripts/rooms $(MODULE)
+
+lint: ## golangci-lint with the list in .golangci.yml
+	go run $(GOLANGCI) run ./...
+
+cross: ## builds for Windows and macOS, tests included
+	GOOS=windows GOARCH=amd64 go build ./...
+	GOOS=windows GOARCH=amd64 go vet -tags e2e ./...
+	GOOS=darwin GOARCH=arm64 go build ./...
+	GOOS=darwin GOARCH=arm64 go vet -tags e2e ./...
+
+test-race: ## the tests, with the race detector
+	go test -race -timeout 5m ./...
+
+fuzz: ## every fuzz target for FUZZTIME
+	@scripts/fuzz $(FUZZTIME)
+
+e2e: ## the tests against a real Kafka, a real browser, real processes
+	go test -tags e2e -race -count 1 -p 1 -run Real -timeout 10m $(E2E)
+
+xcaddy: ## a Caddy built from this checkout with xcaddy, and the examples through it
+	@scripts/xcaddy $(XCADDY) $(MODULE)
