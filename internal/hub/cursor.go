@@ -106,12 +106,9 @@ func ParseCursor(s string) (Cursor, error) {
 
 // parseIncarnation reads exactly eight lower-case hexadecimal digits.
 func parseIncarnation(s string) (uint32, error) {
-	if len(s) != 8 || strings.Trim(s, "0123456789abcdef") != "" {
-		return 0, errors.New("is not eight lower-case hexadecimal digits")
-	}
 	n, err := strconv.ParseUint(s, 16, 32)
-	if err != nil {
-		return 0, errors.New("is not a hexadecimal number")
+	if err != nil || len(s) != 8 || s != strings.ToLower(s) {
+		return 0, errors.New("is not eight lower-case hexadecimal digits")
 	}
 	return uint32(n), nil
 }
