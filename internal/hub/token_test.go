@@ -263,7 +263,7 @@ func TestOpenRefusesUnreadableClaims(t *testing.T) {
 		"empty": {}, "cut": good[:len(good)-1], "longer": append(bytes.Clone(good), 0),
 		"partition of 33 bits":  append(bytes.Clone(texts), 0x80, 0x80, 0x80, 0x80, 0x10),
 		"incarnation cut":       append(bytes.Clone(texts), 0, 0, 1, 2, 3),
-		"longer spelling of 0":  append([]byte{0x80, 0x00}, good[1:]...),
+		"length spelt longer":   append([]byte{good[0] | 0x80, 0x00}, good[1:]...),
 		"number of 65 bits":     append(bytes.Clone(texts), 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f),
 		"length beyond the end": {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01},
 	} {
