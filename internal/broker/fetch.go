@@ -44,6 +44,10 @@ type Fetched struct {
 	// HighWatermark is the offset after the last record that all in-sync
 	// replicas have; an open transaction may keep Next below it.
 	HighWatermark int64
+	// Stable is the offset up to which transactions are decided: committed
+	// records can be read up to here. Brokers set it to HighWatermark without
+	// open transactions.
+	Stable int64
 	// LogStart is the first offset that is still there.
 	LogStart int64
 	// Err is the partition's own error: kafka.OffsetOutOfRange,
@@ -129,7 +133,7 @@ func (c *Client) decode(f FetchFrom, p *kmsg.FetchResponseTopicPartition) Fetche
 	}, p, c.decompressor, nil)
 	out := Fetched{
 		Topic: f.Topic, Partition: f.Partition,
-		Next: next, HighWatermark: p.HighWatermark, LogStart: p.LogStartOffset,
+		Next: next, HighWatermark: p.HighWatermark, Stable: p.LastStableOffset, LogStart: p.LogStartOffset,
 		Err: failure(p.ErrorCode),
 	}
 	if out.Err == nil && got.Err != nil {

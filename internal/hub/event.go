@@ -47,6 +47,8 @@ type Entry struct {
 	Time  time.Time
 	Reply record.Reply
 
+	size int64 // see cost
+
 	mu      sync.Mutex
 	encoded [formats][]byte
 }
@@ -70,4 +72,18 @@ func (e *Entry) Encoded(f Format, encode func(*Entry) []byte) []byte {
 		e.encoded[f] = encode(e)
 	}
 	return e.encoded[f]
+}
+
+// cost estimates the memory that the entry takes once it is encoded in every
+// format: its body some three times, its headers, and what belongs to it.
+func (e *Entry) cost() int64 {
+	const bookkeeping = 512
+	size := bookkeeping + 3*len(e.Reply.Body)
+	for name, values := range e.Reply.Header {
+		size += len(name)
+		for _, v := range values {
+			size += 2 * len(v)
+		}
+	}
+	return int64(size)
 }

@@ -198,7 +198,7 @@ func (h *home) serve(ctx context.Context, g *kafka.Generation, partitions int32)
 			return
 		case <-tick.C:
 		}
-		h.commit(g)
+		h.commit(ctx, g)
 		now, err := h.ask(ctx)
 		if err == nil && now != partitions {
 			h.config.log.Info("reply topic has another number of partitions",
@@ -209,20 +209,32 @@ func (h *home) serve(ctx context.Context, g *kafka.Generation, partitions int32)
 	}
 }
 
-// commit commits the positions of the home partitions. A refusal is no news:
-// the heartbeat, which meets it too, ends the generation.
-func (h *home) commit(g *kafka.Generation) {
-	offsets := make(map[int]int64)
+// commit commits the positions of the home partitions. It goes over a connection
+// of the client's, so that it never stands in front of a heartbeat. A refusal is
+// no news: the heartbeat, which meets it too, ends the generation.
+func (h *home) commit(ctx context.Context, g *kafka.Generation) {
+	var offsets []kafka.OffsetCommit
 	positions := h.config.positions()
 	for _, p := range h.owned() {
 		if at, ok := positions[p]; ok {
-			offsets[int(p)] = at
+			offsets = append(offsets, kafka.OffsetCommit{Partition: int(p), Offset: at})
 		}
 	}
 	if len(offsets) == 0 {
 		return
 	}
-	if err := g.CommitOffsets(map[string]map[int]int64{h.config.topic: offsets}); err != nil {
+	ctx, cancel := context.WithTimeout(ctx, heartbeat)
+	defer cancel()
+	answer, err := h.config.broker.API().OffsetCommit(ctx, &kafka.OffsetCommitRequest{
+		GroupID: g.GroupID, GenerationID: int(g.ID), MemberID: g.MemberID,
+		Topics: map[string][]kafka.OffsetCommit{h.config.topic: offsets},
+	})
+	if err == nil {
+		for _, p := range answer.Topics[h.config.topic] {
+			err = errors.Join(err, p.Error)
+		}
+	}
+	if err != nil {
 		h.config.log.Debug("positions not committed", zap.String("group", h.config.group), zap.Error(err))
 	}
 }

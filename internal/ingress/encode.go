@@ -58,7 +58,7 @@ type identity struct {
 }
 
 // appendBatch encodes a record batch (magic 2, not compressed), the records
-// all with the same time. kafka-go's RecordSet does the same in about six times
+// all with the same time. kafka-go's RecordSet does the same in nearly six times
 // the time, because it encodes a record whole, twice, in the sender.
 func appendBatch(dst []byte, id identity, now time.Time, records []*entry) []byte {
 	start := len(dst)

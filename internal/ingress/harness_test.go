@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,34 +24,25 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type world struct {
 	*kfake.Cluster
 	t        *testing.T
+	link     link
 	client   *broker.Client
 	producer *Producer
-	down     atomic.Bool // dialing fails
 }
 
 // newWorld makes a cluster of one broker with the topic "orders" of n
 // partitions, unless options say otherwise.
 func newWorld(t *testing.T, partitions int32, c Config, options ...kfake.Opt) *world {
 	t.Helper()
-	var network kfake.VirtualNetwork
+	w := &world{t: t}
 	options = append([]kfake.Opt{
-		kfake.NumBrokers(1), kfake.Ports(9093), kfake.ListenFn(network.Listen), kfake.SeedTopics(partitions, "orders"),
+		kfake.NumBrokers(1), kfake.Ports(9093), kfake.ListenFn(w.link.network.Listen), kfake.SeedTopics(partitions, "orders"),
 	}, options...)
 	cluster, err := kfake.NewCluster(options...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{Cluster: cluster, t: t}
-	w.client = broker.New(broker.Config{Addresses: cluster.ListenAddrs(), Dial: func(ctx context.Context, kind, address string) (net.Conn, error) {
-		var err error = errors.New("connection refused")
-		if !w.down.Load() {
-			var conn net.Conn
-			if conn, err = network.DialContext(ctx, kind, address); err == nil {
-				return conn, nil
-			}
-		}
-		return nil, &net.OpError{Op: "dial", Net: kind, Err: err}
-	}})
+	w.Cluster = cluster
+	w.client = broker.New(broker.Config{Addresses: cluster.ListenAddrs(), Dial: w.link.dial})
 	c.Broker = w.client
 	if c.Logger == nil {
 		c.Logger = zaptest.NewLogger(t)
@@ -159,7 +148,7 @@ func (w *world) onProduce(f func(n int, r *kmsg.ProduceRequest) (kmsg.Response, 
 	})
 }
 
-// firstSequences decodes what identifies the batches of a produce request.
+// identities decodes what identifies the batches of a produce request.
 func identities(r *kmsg.ProduceRequest) map[int32]identity {
 	found := make(map[int32]identity)
 	for _, p := range r.Topics[0].Partitions {

@@ -1,0 +1,284 @@
+package hub
+
+import (
+	"bytes"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/osmosis-gateway/caddy-osmosis/internal/broker"
+	"github.com/osmosis-gateway/caddy-osmosis/record"
+)
+
+// partition is one partition of one incarnation of a topic, as far as this
+// gateway has it in memory: the window of its latest records, the readers that
+// stand in it, and what is known of the log's ends. A tail moves it on.
+type partition struct {
+	hub         *Hub
+	topic       *topic
+	index       int32
+	id          broker.TopicID
+	incarnation uint32
+
+	// tail is the loop that reads the partition, nil while no leader is known.
+	// Only who holds the hub's lock sets it.
+	tail atomic.Pointer[tail]
+	home bool // guarded by the hub's lock
+
+	mu      sync.Mutex
+	log     ends
+	window  window
+	readers map[*reader]struct{}
+	// left is when the last reader went, or when the partition stopped being home.
+	left time.Time
+	// watching holds, by stream, the readers that have seen all there is.
+	watching map[string]*reader
+	// awaiting holds the readers to wake when anything is learned of the log's
+	// ends, and wanted the newest tick that one of them waits for.
+	awaiting map[*reader]struct{}
+	wanted   uint64
+	scan     scan
+	times    locations
+	// pausedUntil keeps a partition that answers with an error out of the next fetches.
+	pausedUntil time.Time
+	retired     bool
+}
+
+// ends is what a broker said of a log. The ticks tell how old that is: a
+// number of the hub's clock taken before the question was asked.
+type ends struct {
+	// known is false until the ends were asked for, and again after an answer
+	// showed that they had moved under the reader.
+	known bool
+	// life counts how often they had to be looked up anew.
+	life int
+	// start is the first offset there is.
+	start int64
+	// high is the high watermark.
+	high     int64
+	highTick uint64
+	// stable is the offset up to which transactions are decided.
+	stable     int64
+	stableTick uint64
+}
+
+func newPartition(t *topic, index int32) *partition {
+	p := &partition{
+		hub: t.hub, topic: t, index: index, id: t.is.ID, incarnation: t.is.ID.Incarnation(),
+		readers:  make(map[*reader]struct{}),
+		left:     time.Now(),
+		watching: make(map[string]*reader),
+		awaiting: make(map[*reader]struct{}),
+	}
+	p.window.reset(0)
+	return p
+}
+
+// found sets the ends of the log and begins the window at its end. Readers that
+// had seen everything are told to look again: the log may have lost what they
+// stand on.
+func (p *partition) found(start, high int64, tick uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.log.known || p.retired {
+		return
+	}
+	p.log = ends{known: true, life: p.log.life + 1, start: start, high: high, highTick: tick}
+	for _, first := range p.watching {
+		for r := first; r != nil; r = r.after {
+			r.next = max(r.next, p.window.next)
+			r.state = idle
+		}
+	}
+	clear(p.watching)
+	p.hub.windowBytes.Add(-p.window.bytes)
+	p.window.reset(high)
+	for r := range p.readers {
+		r.notify()
+	}
+}
+
+// lookAgain drops what is known of the log's ends, so that they are asked for anew.
+func (p *partition) lookAgain(life int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.log.life == life {
+		p.log.known = false
+	}
+}
+
+// fresh takes a high watermark that was asked for after tick.
+func (p *partition) fresh(high int64, tick uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.raise(high, tick)
+	p.wakeAwaiting()
+}
+
+// raise records a high watermark, unless a newer one is known. Needs the lock.
+func (p *partition) raise(high int64, tick uint64) {
+	if p.log.known && tick > p.log.highTick {
+		// An answer to an older question may have brought records beyond it.
+		p.log.high, p.log.highTick = max(high, p.window.next), tick
+	}
+}
+
+// position is where a tail goes on reading.
+type position struct {
+	life   int
+	offset int64
+}
+
+// position gives where to read on, or false while the partition cannot be read:
+// its ends are unknown, or it is paused after an error.
+func (p *partition) position(now time.Time) (position, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return position{p.log.life, p.window.next}, p.log.known && !p.retired && !now.Before(p.pausedUntil)
+}
+
+// take moves the partition on by an answer to a fetch from a position. An
+// answer that is not for where the partition stands now is too late: the tail
+// of another broker, or a look at the log's ends, came before.
+func (p *partition) take(from position, f broker.Fetched, tick uint64) {
+	entries := p.decode(f.Records)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.retired || !p.log.known || from != (position{p.log.life, p.window.next}) {
+		return
+	}
+	before := p.window.bytes
+	for _, e := range entries {
+		p.window.add(e)
+		p.wakeWatching(e)
+	}
+	p.window.next = max(p.window.next, f.Next)
+	p.hub.windowBytes.Add(p.window.bytes - before)
+
+	p.log.start = max(p.log.start, f.LogStart)
+	p.raise(f.HighWatermark, tick)
+	if tick > p.log.stableTick {
+		p.log.stable, p.log.stableTick = f.Stable, tick
+	}
+	p.log.high = max(p.log.high, p.window.next)
+	p.wakeAwaiting()
+}
+
+// decode makes entries of the records that are replies.
+func (p *partition) decode(records []broker.Record) []*Entry {
+	entries := make([]*Entry, 0, len(records))
+	for _, r := range records {
+		if e := p.entry(r); e != nil {
+			entries = append(entries, e)
+		}
+	}
+	return entries
+}
+
+// entry makes an entry of a record, or nil when the record is no reply: it has
+// no correlation id, or nobody can tell what it says. Such records are counted.
+func (p *partition) entry(r broker.Record) *Entry {
+	reply, err := record.ParseReply(r.Record)
+	if err != nil {
+		p.hub.dropped.Add(1)
+		if c := p.hub.log.Check(zap.DebugLevel, "record that is no reply"); c != nil {
+			c.Write(zap.String("topic", p.topic.name), zap.Int32("partition", p.index), zap.Int64("offset", r.Offset), zap.Error(err))
+		}
+		return nil
+	}
+	// The record's bytes are part of the whole answer, which may be megabytes.
+	reply.Body = bytes.Clone(reply.Body)
+	e := &Entry{
+		Cursor: Cursor{Incarnation: p.incarnation, Partition: p.index, Offset: r.Offset},
+		Time:   r.Time,
+		Reply:  reply,
+	}
+	e.size = e.cost()
+	return e
+}
+
+// wakeWatching tells the readers of the entry's stream, who had seen all before
+// it. Needs the lock.
+func (p *partition) wakeWatching(e *Entry) {
+	var still *reader
+	for r := p.watching[e.Reply.StreamID]; r != nil; {
+		after := r.after
+		if r.next > e.Cursor.Offset { // it begins later
+			r.before, r.after = nil, still
+			if still != nil {
+				still.before = r
+			}
+			still = r
+		} else {
+			r.state, r.next = idle, e.Cursor.Offset
+			r.before, r.after = nil, nil
+			r.notify()
+		}
+		r = after
+	}
+	if still != nil {
+		p.watching[e.Reply.StreamID] = still
+	} else {
+		delete(p.watching, e.Reply.StreamID)
+	}
+}
+
+// wakeAwaiting tells everyone who waits for news of the log's ends. Needs the lock.
+func (p *partition) wakeAwaiting() {
+	for r := range p.awaiting {
+		r.notify()
+	}
+	clear(p.awaiting)
+}
+
+// pause keeps the partition out of fetches for a while.
+func (p *partition) pause(d time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.pausedUntil = time.Now().Add(d)
+}
+
+// evict drops up to n of the oldest records in memory.
+func (p *partition) evict(n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for range n {
+		freed := p.window.evict()
+		if freed == 0 {
+			return
+		}
+		p.hub.windowBytes.Add(-freed)
+	}
+}
+
+// held gives the bytes that the window holds.
+func (p *partition) held() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.window.bytes
+}
+
+// idleSince tells since when nobody has read the partition; false while somebody does.
+func (p *partition) idleSince() (time.Time, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.left, len(p.readers) == 0
+}
+
+// touch begins the time for which nobody reads the partition.
+func (p *partition) touch() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.left = time.Now()
+}
+
+// retire ends the partition: its topic is another one now, or nobody needs it.
+func (p *partition) retire() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.retired = true
+	p.hub.windowBytes.Add(-p.window.bytes)
+	p.window.reset(p.window.next)
+}

@@ -1,0 +1,119 @@
+package hub
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+
+	"github.com/segmentio/kafka-go"
+	"go.uber.org/zap"
+
+	"github.com/osmosis-gateway/caddy-osmosis/internal/broker"
+)
+
+// runProbes asks for ends until the hub closes. One question is under way at a
+// time and speaks for all who wanted to know when it was asked, so a crowd of
+// new subscriptions costs no more questions than one.
+func (t *tail) runProbes(ctx context.Context) {
+	var pause backoff
+	for {
+		select {
+		case <-t.probes:
+		case <-ctx.Done():
+			return
+		}
+		failed := false
+		for topic, asked := range t.curious() {
+			if err := t.ask(ctx, topic, asked); err != nil {
+				failed = true
+				t.hub.log.Debug("ends of logs not known", zap.String("topic", topic.name), zap.Int32("broker", t.leader), zap.Error(err))
+				topic.outdated()
+			}
+		}
+		if !failed {
+			pause.reset()
+			continue
+		}
+		pause.sleep(ctx)
+		t.probe()
+	}
+}
+
+// question is what to ask of one topic.
+type question struct {
+	is         broker.Topic
+	partitions map[int32]*partition
+	// begin has those whose log's start is wanted too.
+	begin []int32
+}
+
+// curious collects, by topic, the partitions whose ends someone wants to know.
+func (t *tail) curious() map[*topic]*question {
+	t.hub.mu.Lock()
+	defer t.hub.mu.Unlock()
+	questions := make(map[*topic]*question)
+	for p := range t.partitions {
+		end, begin := p.curious()
+		if !end {
+			continue
+		}
+		q := questions[p.topic]
+		if q == nil {
+			q = &question{is: p.topic.is, partitions: make(map[int32]*partition)}
+			questions[p.topic] = q
+		}
+		q.partitions[p.index] = p
+		if begin {
+			q.begin = append(q.begin, p.index)
+		}
+	}
+	return questions
+}
+
+// curious tells whether someone wants to know the log's end, and its start.
+func (p *partition) curious() (end, begin bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !p.log.known || p.wanted >= p.log.highTick, !p.log.known
+}
+
+// ask asks for the ends of one topic's partitions.
+func (t *tail) ask(ctx context.Context, on *topic, q *question) error {
+	tick := t.hub.tick()
+	var starts map[int32]int64
+	var startErr error
+	if len(q.begin) > 0 {
+		starts, startErr = t.hub.broker.Offsets(ctx, q.is, q.begin, broker.LogStart)
+	}
+	highs, err := t.hub.broker.Offsets(ctx, q.is, slices.Collect(maps.Keys(q.partitions)), broker.HighWatermark)
+	if err == nil && len(highs) < len(q.partitions) {
+		err = kafka.LeaderNotAvailable
+	}
+	for index, high := range highs {
+		p := q.partitions[index]
+		if start, ok := starts[index]; ok {
+			p.found(start, high, tick)
+			t.change()
+		} else {
+			p.fresh(high, tick)
+		}
+		t.hub.observe(p, high)
+	}
+	return errors.Join(startErr, err)
+}
+
+// offset asks the partition's leader for one offset: a position of broker.Offsets.
+func (h *Hub) offset(ctx context.Context, p *partition, at int64) (int64, error) {
+	h.mu.Lock()
+	is := p.topic.is
+	h.mu.Unlock()
+	got, err := h.broker.Offsets(ctx, is, []int32{p.index}, at)
+	if offset, ok := got[p.index]; ok {
+		return offset, nil
+	}
+	if err == nil {
+		err = kafka.LeaderNotAvailable
+	}
+	return 0, err
+}

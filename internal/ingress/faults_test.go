@@ -1,0 +1,208 @@
+package ingress
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"go.uber.org/zap"
+)
+
+// weather makes faults at random, at all the places where they can happen.
+type weather struct {
+	mu  sync.Mutex
+	rng *rand.Rand
+}
+
+func (w *weather) chance(percent int) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.rng.IntN(100) < percent
+}
+
+func (w *weather) upTo(d time.Duration) time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return time.Duration(w.rng.Int64N(int64(d)))
+}
+
+func (w *weather) request() (fate, time.Duration) {
+	switch {
+	case w.chance(4):
+		return loseAnswer, 0
+	case w.chance(3):
+		return loseAll, 0
+	case w.chance(2):
+		return silence, 0
+	case w.chance(4):
+		return overtaken, 0
+	case w.chance(5):
+		return pass, w.upTo(4 * time.Second) // beyond what a try may take
+	}
+	return pass, w.upTo(5 * time.Millisecond)
+}
+
+// TestEachAcceptedRecordOnceAndInOrder is the contract under a storm: what was
+// accepted is there once, at the place that was told; per key nothing overtakes
+// anything, not even what was given up; and what was refused is not there.
+func TestEachAcceptedRecordOnceAndInOrder(t *testing.T) {
+	const records, keys, burst = 10_000, 40, 10
+	for seed := range uint64(4) {
+		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, 8, Config{Logger: zap.NewNop()})
+				storm := &weather{rng: rand.New(rand.NewPCG(seed, 1))}
+				w.link.onRequest(storm.request)
+				w.onProduce(func(_ int, r *kmsg.ProduceRequest) (kmsg.Response, error, bool) {
+					codes := []kafka.Error{kafka.NotLeaderForPartition, kafka.RequestTimedOut, kafka.NotEnoughReplicas, kafka.UnknownTopicOrPartition, kafka.Unknown}
+					for i, code := range codes {
+						if storm.chance(1 + i%2) {
+							return answer(r, code), nil, true
+						}
+					}
+					return nil, nil, false
+				})
+				for _, afterAppend := range []*kerr.Error{kerr.NotEnoughReplicasAfterAppend, kerr.RequestTimedOut} {
+					w.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: afterAppend, Count: -1, When: func(kmsg.Request) bool { return storm.chance(1) }})
+				}
+				stop := make(chan struct{})
+				var late sync.WaitGroup
+				late.Go(func() {
+					for over := false; !over; {
+						select {
+						case <-time.After(storm.upTo(10 * time.Second)):
+						case <-stop:
+							over = true
+						}
+						for _, request := range w.link.take() {
+							if _, err := w.link.deliver(w.ListenAddrs()[0], request); err != nil {
+								t.Error(err)
+							}
+						}
+					}
+				})
+
+				outcomes := make(map[string]outcome)
+				var mu sync.Mutex
+				var all sync.WaitGroup
+				for k := range keys {
+					all.Go(func() {
+						key := ""
+						if k%4 > 0 { // a quarter has no key
+							key = fmt.Sprintf("key-%d", k)
+						}
+						for i := 0; i < records/keys; i += burst {
+							got := submit(t, w.producer, key, k, i, burst)
+							mu.Lock()
+							for value, o := range got {
+								outcomes[value] = o
+							}
+							mu.Unlock()
+						}
+					})
+				}
+				all.Wait()
+				w.link.onRequest(nil)
+				close(stop)
+				late.Wait()
+				w.must("", "the storm is over")
+				verify(t, w, outcomes, keys/4)
+			})
+		})
+	}
+}
+
+// submit queues a burst of records in order, without waiting in between, as
+// no single caller can, and gives the outcome of each by value.
+func submit(t *testing.T, p *Producer, key string, submitter, from, n int) map[string]outcome {
+	top, err := p.topic("orders")
+	if err != nil {
+		t.Fatal(err)
+	}
+	burst := make(map[string]*entry, n)
+	for i := range n {
+		value := fmt.Sprintf("%d:%d", submitter, from+i)
+		e := &entry{done: make(chan outcome, 1)}
+		e.load(order(key, value))
+		if err := top.put(e); err != nil {
+			t.Error(err)
+			continue
+		}
+		burst[value] = e
+	}
+	got := make(map[string]outcome, n)
+	for value, e := range burst {
+		got[value] = <-e.done
+	}
+	return got
+}
+
+// verify compares what callers were told with what lies on the topic.
+func verify(t *testing.T, w *world, outcomes map[string]outcome, keyless int) {
+	t.Helper()
+	count := make(map[error]int)
+	there := make(map[string]stored)
+	last := make(map[string]int)
+	for _, s := range w.read("orders") {
+		if strings.HasPrefix(s.value, "the storm") {
+			continue
+		}
+		if before, ok := there[s.value]; ok {
+			t.Errorf("%q is there twice: %v and %v", s.value, before, s)
+		}
+		there[s.value] = s
+		if s.key == "" {
+			continue // no order is promised
+		}
+		_, number, _ := strings.Cut(s.value, ":")
+		i, err := strconv.Atoi(number)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if before, ok := last[s.key]; ok && i < before {
+			t.Errorf("key %q: %d lies behind %d", s.key, i, before)
+		}
+		last[s.key] = i
+	}
+	for value, o := range outcomes {
+		s, ok := there[value]
+		switch kind := sentinel(o.err); {
+		case o.err == nil:
+			count[nil]++
+			if !ok || s.partition != o.ack.Partition || s.offset != o.ack.Offset {
+				t.Errorf("%q was told to be at %+v, and is at %+v (there: %t)", value, o.ack, s, ok)
+			}
+		case kind == nil:
+			t.Errorf("%q got an error of no known kind: %v", value, o.err)
+		case kind != ErrUnclear && ok:
+			t.Errorf("%q is there in spite of %v", value, o.err)
+		default:
+			count[kind]++
+		}
+	}
+	t.Logf("outcomes: %v, of %d; keyless submitters: %d", count, len(outcomes), keyless)
+	if count[nil] < len(outcomes)/2 {
+		t.Errorf("only %d of %d records were accepted", count[nil], len(outcomes))
+	}
+	if !slices.Contains([]int{8}, len(partitionsOf(there))) {
+		t.Errorf("records are on partitions %v, want all 8", partitionsOf(there))
+	}
+}
+
+func partitionsOf(there map[string]stored) map[int32]bool {
+	found := make(map[int32]bool)
+	for _, s := range there {
+		found[s.partition] = true
+	}
+	return found
+}
