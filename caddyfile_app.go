@@ -1,0 +1,264 @@
+package osmosis
+
+import (
+	"regexp"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+)
+
+// parseGlobalOption reads the global osmosis block into the app.
+func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
+	app := new(App)
+	if err := app.UnmarshalCaddyfile(d); err != nil {
+		return nil, err
+	}
+	if existing != nil {
+		return nil, d.Errf("a second global osmosis block; put all of it into one")
+	}
+	return httpcaddyfile.App{Name: "osmosis", Value: caddyconfig.JSON(app, nil)}, nil
+}
+
+// UnmarshalCaddyfile reads the global block. Syntax:
+//
+//	osmosis {
+//		kafka <address…>
+//		embedded [<directory>] {
+//			listen    <address>
+//			retention <duration>
+//			max_bytes <size>
+//		}
+//		tls {
+//			ca          <file>
+//			cert        <file> <key>
+//			server_name <name>
+//		}
+//		sasl <plain|scram-sha-256|scram-sha-512> <user> <password>
+//		create off
+//		create {
+//			partitions  <n>
+//			replication <n>
+//		}
+//		replies [<topic>] {
+//			partitions <n>
+//			retention  <duration>
+//		}
+//		token {
+//			key <secret…>
+//			ttl <duration>
+//		}
+//		streams [<path prefix>] {
+//			max_wait            <duration>
+//			heartbeat           <duration>
+//			write_timeout       <duration>
+//			max_open            <n>
+//			max_open_per_client <n>
+//		}
+//		produce_timeout <duration>
+//		scale <topic> <group> {
+//			…
+//		}
+//	}
+//
+// Of kafka and embedded there is one; with neither, the embedded broker runs
+// with its defaults. scale may stand once for every topic and group; its block
+// is that of [Scale.UnmarshalCaddyfile].
+func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // the option's name
+	if d.NextArg() {
+		return d.Errf("the global osmosis block takes no arguments, found %q; a route goes into a site block", d.Val())
+	}
+	return options{
+		"kafka":           a.unmarshalKafka,
+		"embedded":        a.unmarshalEmbedded,
+		"tls":             a.unmarshalTLS,
+		"sasl":            a.unmarshalSASL,
+		"create":          a.unmarshalCreate,
+		"replies":         a.unmarshalReplies,
+		"token":           a.unmarshalToken,
+		"streams":         a.unmarshalStreams,
+		"produce_timeout": duration(&a.ProduceTimeout),
+		"scale":           a.unmarshalScale,
+	}.read(d, "osmosis", "scale")
+}
+
+// errTwoBrokers is what is wrong with naming a cluster beside the embedded broker.
+const errTwoBrokers = "both kafka and embedded are given; keep kafka for a cluster, or embedded for the broker in this process"
+
+func (a *App) unmarshalKafka(d *caddyfile.Dispenser) error {
+	if a.Embedded != nil {
+		return d.Errf(errTwoBrokers)
+	}
+	return words(&a.Kafka, "<address…>")(d)
+}
+
+func (a *App) unmarshalEmbedded(d *caddyfile.Dispenser) error {
+	if a.Kafka != nil {
+		return d.Errf(errTwoBrokers)
+	}
+	a.Embedded = new(Embedded)
+	if err := optionalText(&a.Embedded.Directory, "[<directory>]")(d); err != nil {
+		return err
+	}
+	return options{
+		"listen":    text(&a.Embedded.Listen, "<address>"),
+		"retention": duration(&a.Embedded.Retention),
+		"max_bytes": size(&a.Embedded.MaxBytes),
+	}.read(d, "embedded")
+}
+
+func (a *App) unmarshalTLS(d *caddyfile.Dispenser) error {
+	if d.NextArg() {
+		return d.Errf("tls takes no arguments, found %q; write tls alone for the system's roots, or: tls { ca <file> }", d.Val())
+	}
+	a.TLS = new(BrokerTLS)
+	return options{
+		"ca":          text(&a.TLS.CA, "<file>"),
+		"cert":        texts("<file> <key>", &a.TLS.Cert, &a.TLS.Key),
+		"server_name": text(&a.TLS.ServerName, "<name>"),
+	}.read(d, "tls")
+}
+
+func (a *App) unmarshalSASL(d *caddyfile.Dispenser) error {
+	a.SASL = new(SASL)
+	if err := texts("<plain|scram-sha-256|scram-sha-512> <user> <password>", &a.SASL.Mechanism, &a.SASL.User, &a.SASL.Password)(d); err != nil {
+		return err
+	}
+	a.SASL.Mechanism = strings.ToLower(a.SASL.Mechanism)
+	switch a.SASL.Mechanism {
+	case "plain", "scram-sha-256", "scram-sha-512":
+		return nil
+	}
+	return d.Errf("unknown sasl mechanism %q; write plain, scram-sha-256 or scram-sha-512", a.SASL.Mechanism)
+}
+
+func (a *App) unmarshalCreate(d *caddyfile.Dispenser) error {
+	a.Create = new(Create)
+	if d.NextArg() {
+		if d.Val() != "off" || d.NextArg() {
+			return d.Errf("create takes nothing but off, found %q; write: create off, or: create { partitions <n> }", d.Val())
+		}
+		a.Create.Off = true
+		return nil
+	}
+	return options{
+		"partitions":  number(&a.Create.Partitions),
+		"replication": number(&a.Create.Replication),
+	}.read(d, "create")
+}
+
+func (a *App) unmarshalReplies(d *caddyfile.Dispenser) error {
+	a.Replies = new(Replies)
+	if err := optionalText(&a.Replies.Topic, "[<topic>]")(d); err != nil {
+		return err
+	}
+	return options{
+		"partitions": number(&a.Replies.Partitions),
+		"retention":  duration(&a.Replies.Retention),
+	}.read(d, "replies")
+}
+
+func (a *App) unmarshalToken(d *caddyfile.Dispenser) error {
+	if d.NextArg() {
+		return d.Errf("token takes no arguments; write: token { key <secret…> }")
+	}
+	a.Token = new(Token)
+	return options{
+		"key": words(&a.Token.Keys, "<secret…>"),
+		"ttl": duration(&a.Token.TTL),
+	}.read(d, "token")
+}
+
+// streamsPath is a path that means the same to a matcher, in a Location and in
+// a Caddyfile: no wildcards, placeholders, escapes or empty segments.
+var streamsPath = regexp.MustCompile(`^(/[A-Za-z0-9._~-]+)+$`)
+
+func (a *App) unmarshalStreams(d *caddyfile.Dispenser) error {
+	a.Streams = new(Streams)
+	if err := optionalText(&a.Streams.Path, "[<path prefix>]")(d); err != nil {
+		return err
+	}
+	if path := strings.TrimSuffix(a.Streams.Path, "/"); a.Streams.Path != "" {
+		if !streamsPath.MatchString(path) {
+			return d.Errf("%q cannot be the prefix of stream URLs; write a path of letters, digits and . _ ~ - without wildcards, such as /-/streams", a.Streams.Path)
+		}
+		a.Streams.Path = path
+	}
+	return options{
+		"max_wait":            duration(&a.Streams.MaxWait),
+		"heartbeat":           duration(&a.Streams.Heartbeat),
+		"write_timeout":       duration(&a.Streams.WriteTimeout),
+		"max_open":            number(&a.Streams.MaxOpen),
+		"max_open_per_client": number(&a.Streams.MaxOpenPerClient),
+	}.read(d, "streams")
+}
+
+func (a *App) unmarshalScale(d *caddyfile.Dispenser) error {
+	scale := new(Scale)
+	if err := scale.UnmarshalCaddyfile(d.NewFromNextSegment()); err != nil {
+		return err
+	}
+	for _, other := range a.Scale {
+		if other.Topic == scale.Topic && other.Group == scale.Group {
+			return d.Errf("scale %s %s is given twice; put all of it into one block", scale.Topic, scale.Group)
+		}
+	}
+	a.Scale = append(a.Scale, scale)
+	return nil
+}
+
+// UnmarshalCaddyfile reads what runs workers for a topic. Syntax:
+//
+//	scale <topic> <group> {
+//		min   <n>
+//		max   <n>
+//		drain <duration>
+//		<scaler> …
+//	}
+//
+// The scaler is a module of the namespace osmosis.scalers with its own syntax,
+// such as [ProcessScaler.UnmarshalCaddyfile].
+func (s *Scale) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // the option's name
+	if err := texts("<topic> <group>", &s.Topic, &s.Group)(d); err != nil {
+		return err
+	}
+	return s.unmarshalBlock(d)
+}
+
+func (s *Scale) unmarshalBlock(d *caddyfile.Dispenser) error {
+	known := options{
+		"min":   number(&s.Min),
+		"max":   number(&s.Max),
+		"drain": duration(&s.Drain),
+	}
+	for _, module := range caddy.GetModules(scalers) {
+		known[module.ID.Name()] = s.unmarshalScaler
+	}
+	return known.read(d, "scale")
+}
+
+// scalers is the namespace of the modules that run workers.
+const scalers = "osmosis.scalers"
+
+func (s *Scale) unmarshalScaler(d *caddyfile.Dispenser) error {
+	name := d.Val()
+	if s.ScalerRaw != nil {
+		return d.Errf("a second scaler, %s; workers are run in one way", name)
+	}
+	scaler, err := caddyfile.UnmarshalModule(d, scalers+"."+name)
+	if err != nil {
+		return err
+	}
+	s.ScalerRaw = caddyconfig.JSONModuleObject(scaler, "type", name, nil)
+	return nil
+}
+
+// Interface guards
+var (
+	_ caddyfile.Unmarshaler = (*App)(nil)
+	_ caddyfile.Unmarshaler = (*Scale)(nil)
+)

@@ -1,0 +1,167 @@
+package osmosis
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+	"unicode/utf8"
+
+	"github.com/osmosis-gateway/caddy-osmosis/internal/hub"
+)
+
+// How long an EventSource waits before it connects again. It keeps the last
+// word on that until it hears another.
+const (
+	comeBack       = 2 * time.Second  // after a connection that broke
+	comeBackLater  = 10 * time.Second // after being turned away for the number of streams
+	comeBackSpread = 3 * time.Second  // what is added to either at random, at most
+)
+
+// serveSSE gives the stream as server-sent events. Whatever the broker's state,
+// an open token gets 200 and a first line at once: an EventSource gives up for
+// good on any other status. The exception is 204, which is meant that way: the
+// client has seen the end.
+func (v *visit) serveSSE(w http.ResponseWriter, r *http.Request) error {
+	if v.knowsTheEnd(r.Context()) {
+		w.WriteHeader(http.StatusNoContent)
+		return nil
+	}
+	h := w.Header()
+	// Caddy's encode leaves a response alone whose type it knows as a stream,
+	// and looks at it when the header is written.
+	h.Set("Content-Type", "text/event-stream; charset=utf-8")
+	h.Set("X-Accel-Buffering", "no") // nginx
+	h.Set("Incremental", "?1")       // the IETF's word for the same
+	if r.Method == http.MethodHead {
+		w.WriteHeader(http.StatusOK)
+		return nil
+	}
+	out := sseWriter{w: w, rc: http.NewResponseController(w), timeout: v.settings.writeTimeout}
+	w.WriteHeader(http.StatusOK)
+	if v.refused != nil {
+		_ = out.write(appendRetry(nil, spread(comeBackLater, comeBackLater+comeBackSpread)))
+		return nil
+	}
+	hello := append(appendRetry(nil, spread(comeBack, comeBack+comeBackSpread)), ": osmosis\n\n"...)
+	if out.write(hello) != nil {
+		return nil
+	}
+	// From here on the status is sent, and an error has no one to go to: the
+	// client sees its connection end and comes back with its cursor.
+	ctx, leave := whileServing(r.Context())
+	defer leave()
+	sub, gap := v.follow()
+	defer sub.Close()
+	if gap != nil && out.event(*gap) != nil {
+		return nil
+	}
+	err := pump(ctx, sub, v.settings.heartbeat, out.event, func() error { return out.write([]byte(":\n\n")) })
+	if errors.Is(err, errExiting) || errors.Is(err, hub.ErrClosed) {
+		_ = out.write(appendRetry(nil, spread(comeBack, comeBack+comeBackSpread)))
+	}
+	return nil
+}
+
+// sseWriter sends pieces of an event stream, each as soon as it is there.
+type sseWriter struct {
+	w       http.ResponseWriter
+	rc      *http.ResponseController
+	timeout time.Duration
+}
+
+// write sends bytes. Its deadline is set before and cleared after, since on
+// HTTP/2 one that is left standing resets a stream that is merely quiet, and on
+// HTTP/1 it breaks the last chunk. A client that does not read is given up when
+// the deadline passes; nothing is kept for it meanwhile but these bytes.
+func (s *sseWriter) write(p []byte) error {
+	if err := s.deadline(time.Now().Add(s.timeout)); err != nil {
+		return err
+	}
+	if _, err := s.w.Write(p); err != nil {
+		return fmt.Errorf("write event: %w", err)
+	}
+	if err := s.rc.Flush(); err != nil {
+		return fmt.Errorf("flush event: %w", err)
+	}
+	return s.deadline(time.Time{})
+}
+
+func (s *sseWriter) deadline(t time.Time) error {
+	if err := s.rc.SetWriteDeadline(t); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return fmt.Errorf("set write deadline: %w", err)
+	}
+	return nil
+}
+
+// event sends one step of the stream. It is io.EOF after the end.
+func (s *sseWriter) event(e hub.Event) error {
+	switch e.Kind {
+	case hub.KindReply, hub.KindStatus:
+		return s.write(e.Entry.Encoded(hub.FormatSSE, encodeSSE))
+	case hub.KindGap:
+		return s.write(appendEvent(nil, "", "gap", e.Gap.AppendJSON(nil)))
+	case hub.KindEnd:
+		if err := s.write(appendEvent(nil, e.Cursor.String(), "end", e.End.AppendJSON(nil))); err != nil {
+			return err
+		}
+		return io.EOF
+	}
+	return nil
+}
+
+// encodeSSE encodes a record as an event: a reply that is text as one without
+// a name, which is what onmessage gets; any other reply as `binary`; a change
+// of state as `status`, without an id, since it is no place to resume from.
+func encodeSSE(e *hub.Entry) []byte {
+	id, body := e.Cursor.String(), e.Reply.Body
+	switch {
+	case e.Reply.State != "":
+		return appendEvent(nil, "", "status", e.Reply.Progress().AppendJSON(nil))
+	case utf8.Valid(body):
+		return appendEvent(nil, id, "", body)
+	default:
+		return appendEvent(nil, id, "binary", base64.StdEncoding.AppendEncode(nil, body))
+	}
+}
+
+// appendEvent appends an event. Id and name are the gateway's own and hold no
+// line ends; data is anyone's, and each of its lines gets a line of its own, so
+// that it cannot name an event, set an id or begin the next event. CR LF, CR and
+// LF all end a line, here as at the client; it joins them again with LF.
+func appendEvent(b []byte, id, name string, data []byte) []byte {
+	b = slices.Grow(b, len(data)+len(id)+len(name)+32)
+	if name != "" {
+		b = append(append(append(b, "event: "...), name...), '\n')
+	}
+	if id != "" {
+		b = append(append(append(b, "id: "...), id...), '\n')
+	}
+	start := 0
+	for i := 0; i < len(data); i++ {
+		if data[i] != '\n' && data[i] != '\r' {
+			continue
+		}
+		b = appendData(b, data[start:i])
+		if data[i] == '\r' && i+1 < len(data) && data[i+1] == '\n' {
+			i++
+		}
+		start = i + 1
+	}
+	return append(appendData(b, data[start:]), '\n')
+}
+
+func appendData(b, line []byte) []byte {
+	return append(append(append(b, "data: "...), line...), '\n')
+}
+
+// appendRetry appends how long to wait before connecting again.
+func appendRetry(b []byte, d time.Duration) []byte {
+	b = append(b, "retry: "...)
+	b = strconv.AppendInt(b, d.Milliseconds(), 10)
+	return append(b, "\n\n"...)
+}
