@@ -34,6 +34,29 @@ func benchRequest() (*http.Request, []byte, Meta) {
 	}
 }
 
+// More headers cost no more allocations. The bounds leave room for the race
+// detector, and none for an allocation a header.
+func TestAllocations(t *testing.T) {
+	r, body, m := benchRequest()
+	fromHTTP := testing.AllocsPerRun(100, func() { _, _ = FromHTTP(r, body, m) })
+	if fromHTTP > 10 {
+		t.Errorf("FromHTTP allocates %.0f times", fromHTTP)
+	}
+	for _, name := range []string{"Sec-Fetch-Mode", "Sec-Fetch-Site", "Sec-Fetch-Dest", "Dnt", "Priority", "Content-Language"} {
+		r.Header.Set(name, "some text")
+	}
+	if more := testing.AllocsPerRun(100, func() { _, _ = FromHTTP(r, body, m) }); more > fromHTTP {
+		t.Errorf("FromHTTP allocates %.0f times with more headers, %.0f with fewer", more, fromHTTP)
+	}
+	rec := benchReply()
+	if n := testing.AllocsPerRun(100, func() { _, _ = ParseReply(rec) }); n > 10 {
+		t.Errorf("ParseReply allocates %.0f times", n)
+	}
+	if n := testing.AllocsPerRun(100, func() { CorrelationID(rec.Headers) }); n > 1 {
+		t.Errorf("CorrelationID allocates %.0f times", n)
+	}
+}
+
 func BenchmarkFromHTTP(b *testing.B) {
 	r, body, m := benchRequest()
 	b.ReportAllocs()

@@ -116,9 +116,14 @@ func TestFromHTTPNamedSecrets(t *testing.T) {
 }
 
 func TestFromHTTPWithoutReply(t *testing.T) {
-	rec, err := FromHTTP(post("/", nil), nil, Meta{StreamID: "id"})
+	r := post("/", nil)
+	r.Method = "" // GET, as net/http has it
+	rec, err := FromHTTP(r, nil, Meta{StreamID: "id"})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if v, _ := rec.Header(HeaderMethod); string(v) != "GET" {
+		t.Errorf(":method %q", v)
 	}
 	for _, name := range []string{HeaderReplyTopic, HeaderReplyPartition, HeaderExpires} {
 		if v, ok := rec.Header(name); ok {
