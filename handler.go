@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"mime"
+	"net"
 	"net/http"
 	"strings"
 	"time"
@@ -250,6 +251,9 @@ func (h *Handler) queue(ctx context.Context, lease *lease, r *http.Request, repl
 		Floor: place.Floor, ReplyIncarnation: place.Incarnation,
 		Issued: now, Expires: now.Add(h.app.settings.ttl),
 	}
+	if err := claims.Check(); err != nil {
+		return claims, err // a Host that fits no token: refused before it is queued
+	}
 	rec, err := record.FromHTTP(r, body, record.Meta{
 		StreamID: claims.ID, Source: scheme + "://" + host, Type: eventType, Time: now,
 		Scheme: scheme, ClientIP: clientIP(r),
@@ -330,6 +334,18 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, lease *lease, c
 	w.WriteHeader(http.StatusAccepted)
 	_, err := fmt.Fprintf(w, "{\"id\":%q,\"status\":\"queued\",\"stream\":%q}\n", claims.ID, url)
 	return err
+}
+
+// clientIP gives the client's address as Caddy determined it (trusted_proxies).
+func clientIP(r *http.Request) string {
+	if ip, ok := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string); ok && ip != "" {
+		return ip
+	}
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return r.RemoteAddr
+	}
+	return host
 }
 
 // pollAfter is how often polling a stream URL makes sense, in seconds.

@@ -148,7 +148,7 @@ func (h *StreamsHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next 
 		extra.Add(zap.String("osmosis_stream", claims.ID))
 		extra.Add(zap.Stringer("osmosis_form", v.form))
 	}
-	if v.holds(r) {
+	if v.holds() {
 		leave, err := streams.enter(clientKey(r), v.settings.maxOpen, v.settings.maxOpenPerClient)
 		if err == nil {
 			defer leave()
@@ -204,9 +204,7 @@ func formOf(r *http.Request, result bool) form {
 
 // holds says whether the form keeps the request open and therefore counts
 // against the limits. The page looks once and lets go.
-func (v *visit) holds(r *http.Request) bool {
-	return r.Method == http.MethodGet && v.form != formNone && v.form != formHTML
-}
+func (v *visit) holds() bool { return v.form != formNone && v.form != formHTML }
 
 // serve answers in the form that was asked for.
 func (v *visit) serve(w http.ResponseWriter, r *http.Request) error {
@@ -331,25 +329,37 @@ func whileServing(ctx context.Context) (context.Context, func()) {
 	}
 }
 
-// pump gives every event of a stream to send, and calls beat when there was
-// none for about a heartbeat. It returns the first error of either, of the
-// subscription, or why the context ended.
+// errQuiet says that a heartbeat is due.
+var errQuiet = errors.New("quiet for a heartbeat")
+
+// pump gives every event of a stream to send, and calls beat about once a
+// heartbeat. It returns the first error of either, of the subscription, or why
+// the context ended.
 func pump(ctx context.Context, sub subscription, heartbeat time.Duration, send func(hub.Event) error, beat func() error) error {
-	// One timer serves all events until it fires: a stream that was busy gets a
-	// heartbeat that it did not need, which costs less than a timer for each event.
-	quiet, cancel := context.WithTimeout(ctx, spread(heartbeat-heartbeat/10, heartbeat))
-	defer func() { cancel() }()
 	for {
-		event, err := sub.Next(quiet)
+		err := pumpFor(ctx, spread(heartbeat-heartbeat/10, heartbeat), sub, send)
+		if errors.Is(err, errQuiet) {
+			err = beat()
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// pumpFor pumps for so long, and then gives errQuiet. One timer serves all
+// events meanwhile: a stream that was busy gets a heartbeat that it did not
+// need, which costs less than a timer for each event.
+func pumpFor(ctx context.Context, d time.Duration, sub subscription, send func(hub.Event) error) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, d, errQuiet)
+	defer cancel()
+	for {
+		event, err := sub.Next(ctx)
 		switch {
 		case err == nil:
 			err = send(event)
 		case ctx.Err() != nil:
 			err = context.Cause(ctx)
-		case quiet.Err() != nil:
-			cancel()
-			quiet, cancel = context.WithTimeout(ctx, spread(heartbeat-heartbeat/10, heartbeat))
-			err = beat()
 		}
 		if err != nil {
 			return err

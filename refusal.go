@@ -30,6 +30,8 @@ func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, err error) erro
 	switch {
 	case errors.Is(err, record.ErrEvent):
 		p, logged = problem{Status: http.StatusUnsupportedMediaType, Detail: "The request says that it is a CloudEvent and cannot be read as one: " + err.Error() + "."}, false
+	case errors.Is(err, hub.ErrClaimsTooLong):
+		p, logged = problem{Status: http.StatusBadRequest, Detail: "The request's Host is too long. Nothing was queued."}, false
 	case errors.Is(err, ingress.ErrTooLarge):
 		p, logged = problem{Status: http.StatusRequestEntityTooLarge, Detail: "The request is larger than the broker takes. Send a smaller body, or raise message.max.bytes of the broker and max.message.bytes of the topic."}, false
 	case errors.Is(err, ingress.ErrFull):

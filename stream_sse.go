@@ -3,7 +3,6 @@ package osmosis
 import (
 	"encoding/base64"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"slices"
@@ -41,7 +40,7 @@ func (v *visit) serveSSE(w http.ResponseWriter, r *http.Request) error {
 		w.WriteHeader(http.StatusOK)
 		return nil
 	}
-	out := sseWriter{w: w, rc: http.NewResponseController(w), timeout: v.settings.writeTimeout}
+	out := eventStream{newStreamWriter(w, v.settings.writeTimeout)}
 	w.WriteHeader(http.StatusOK)
 	if v.refused != nil {
 		_ = out.write(appendRetry(nil, spread(comeBackLater, comeBackLater+comeBackSpread)))
@@ -67,39 +66,11 @@ func (v *visit) serveSSE(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// sseWriter sends pieces of an event stream, each as soon as it is there.
-type sseWriter struct {
-	w       http.ResponseWriter
-	rc      *http.ResponseController
-	timeout time.Duration
-}
-
-// write sends bytes. Its deadline is set before and cleared after, since on
-// HTTP/2 one that is left standing resets a stream that is merely quiet, and on
-// HTTP/1 it breaks the last chunk. A client that does not read is given up when
-// the deadline passes; nothing is kept for it meanwhile but these bytes.
-func (s *sseWriter) write(p []byte) error {
-	if err := s.deadline(time.Now().Add(s.timeout)); err != nil {
-		return err
-	}
-	if _, err := s.w.Write(p); err != nil {
-		return fmt.Errorf("write event: %w", err)
-	}
-	if err := s.rc.Flush(); err != nil {
-		return fmt.Errorf("flush event: %w", err)
-	}
-	return s.deadline(time.Time{})
-}
-
-func (s *sseWriter) deadline(t time.Time) error {
-	if err := s.rc.SetWriteDeadline(t); err != nil && !errors.Is(err, http.ErrNotSupported) {
-		return fmt.Errorf("set write deadline: %w", err)
-	}
-	return nil
-}
+// eventStream sends events as they come.
+type eventStream struct{ *streamWriter }
 
 // event sends one step of the stream. It is io.EOF after the end.
-func (s *sseWriter) event(e hub.Event) error {
+func (s eventStream) event(e hub.Event) error {
 	switch e.Kind {
 	case hub.KindReply, hub.KindStatus:
 		return s.write(e.Entry.Encoded(hub.FormatSSE, encodeSSE))
