@@ -52,6 +52,7 @@ rooms: ## who may import whom
 
 lint: ## golangci-lint with the list in .golangci.yml
 	go run $(GOLANGCI) run ./...
+	@scripts/sleeps
 
 cross: ## builds for Windows and macOS, tests included
 	GOOS=windows GOARCH=amd64 go build ./...
