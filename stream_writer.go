@@ -20,13 +20,25 @@ func newStreamWriter(w http.ResponseWriter, timeout time.Duration) *streamWriter
 	return &streamWriter{w: w, controller: http.NewResponseController(w), timeout: timeout}
 }
 
+// unhurry takes the server's own deadlines (read_timeout, write_timeout) off a
+// request that is held: they are for requests that are answered at once. One
+// that passes while nothing is read or written would end the request's context
+// on HTTP/1 and reset the stream on HTTP/2.
+func unhurry(w http.ResponseWriter) {
+	controller := http.NewResponseController(w)
+	// Where deadlines are not supported there are none to take off.
+	_ = controller.SetReadDeadline(time.Time{})
+	_ = controller.SetWriteDeadline(time.Time{})
+}
+
 // write sends pieces, each of which may take as long as the timeout, and sees
 // them on their way. A client that does not read is given up when that passes;
 // nothing is kept for it meanwhile but these bytes.
 //
 // The deadline is cleared afterwards: on HTTP/2 one that is left standing resets
 // a stream that is merely quiet, and on HTTP/1 it breaks the last chunk.
-func (s *streamWriter) write(pieces ...[]byte) error {
+func (s *streamWriter) write(pieces ...[]byte) (err error) {
+	defer func() { err = errors.Join(err, s.deadline(time.Time{})) }()
 	for _, piece := range pieces {
 		if err := s.deadline(time.Now().Add(s.timeout)); err != nil {
 			return err
@@ -38,7 +50,7 @@ func (s *streamWriter) write(pieces ...[]byte) error {
 	if err := s.controller.Flush(); err != nil {
 		return fmt.Errorf("flush stream: %w", err)
 	}
-	return s.deadline(time.Time{})
+	return nil
 }
 
 func (s *streamWriter) deadline(t time.Time) error {
