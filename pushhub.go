@@ -149,6 +149,7 @@ func (h *StreamsHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next 
 		extra.Add(zap.Stringer("osmosis_form", v.form))
 	}
 	if v.holds() {
+		unhurry(w)
 		leave, err := streams.enter(clientKey(r), v.settings.maxOpen, v.settings.maxOpenPerClient)
 		if err == nil {
 			defer leave()
@@ -287,7 +288,8 @@ const patience = 5 * time.Second
 
 // knowsTheEnd says whether the client's cursor is that of this stream's end, so
 // that there is nothing left to tell it. While the broker does not say, the
-// stream is simply followed, and ends a second time.
+// stream is simply followed; it then ends without an event, and the client asks
+// again.
 func (v *visit) knowsTheEnd(ctx context.Context) bool {
 	if !v.cursor.ended() {
 		return false

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"net/http"
 	"net/url"
+	"path"
 	"strconv"
 	"time"
 )
@@ -14,6 +15,10 @@ import (
 // already. Without an answer it is shown all the same.
 const glance = time.Second
 
+// reload is the query by which a page without scripts asks again. It has
+// nothing else to learn the end from, so that answer may take longer.
+const reload = "reload"
+
 // servePage gives a page that waits for the stream's end and then goes to
 // …/result, so that the browser gets the application's own page, redirect and
 // cookies. Without scripts it looks again every few seconds. Nothing of a reply
@@ -21,8 +26,14 @@ const glance = time.Second
 func (v *visit) servePage(w http.ResponseWriter, r *http.Request) error {
 	h := w.Header()
 	if r.Method != http.MethodHead {
-		if last := v.endAtAGlance(r.Context()); last != "" {
-			h.Set("Location", r.URL.EscapedPath()+"/result?last-event-id="+url.QueryEscape(last))
+		limit := glance
+		if r.URL.Query().Has(reload) {
+			limit = patience
+		}
+		if last := v.endWithin(r.Context(), limit); last != "" {
+			// Relative to the page, because what the client calls it may differ
+			// from the path that comes here (handle_path, rewrite).
+			h.Set("Location", path.Base(r.URL.EscapedPath())+"/result?last-event-id="+url.QueryEscape(last))
 			w.WriteHeader(http.StatusSeeOther)
 			return nil
 		}
@@ -38,10 +49,10 @@ func (v *visit) servePage(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// endAtAGlance gives the cursor of the stream's end if it has ended, and "" if
-// it has not or nobody can say now.
-func (v *visit) endAtAGlance(ctx context.Context) string {
-	ctx, cancel := context.WithTimeout(ctx, glance)
+// endWithin gives the cursor of the stream's end if it has ended, and "" if it
+// has not or nobody can say in time.
+func (v *visit) endWithin(ctx context.Context, limit time.Duration) string {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	sub := v.hub.Follow(streamOf(v.claims), nil)
 	defer sub.Close()
@@ -94,7 +105,7 @@ addEventListener("pageshow", (e) => { if (e.persisted) location.reload(); });
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="robots" content="noindex">
-<noscript><meta http-equiv="refresh" content="3"></noscript>
+<noscript><meta http-equiv="refresh" content="2;url=?` + reload + `"></noscript>
 <title>In the queue</title>
 <style>` + pageStyle + `</style>
 <main aria-live="polite">

@@ -33,7 +33,7 @@ func (v *visit) serveSSE(w http.ResponseWriter, r *http.Request) error {
 	h := w.Header()
 	// Caddy's encode leaves a response alone whose type it knows as a stream,
 	// and looks at it when the header is written.
-	h.Set("Content-Type", "text/event-stream; charset=utf-8")
+	h.Set("Content-Type", "text/event-stream")
 	h.Set("X-Accel-Buffering", "no") // nginx
 	h.Set("Incremental", "?1")       // the IETF's word for the same
 	if r.Method == http.MethodHead {
