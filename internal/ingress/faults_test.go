@@ -3,7 +3,6 @@ package ingress
 import (
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -47,7 +46,7 @@ func (w *weather) request() (fate, time.Duration) {
 	case w.chance(4):
 		return overtaken, 0
 	case w.chance(5):
-		return pass, w.upTo(4 * time.Second) // beyond what a try may take
+		return pass, w.upTo(maxDelay) // beyond what a try may take
 	}
 	return pass, w.upTo(5 * time.Millisecond)
 }
@@ -56,8 +55,8 @@ func (w *weather) request() (fate, time.Duration) {
 // accepted is there once, at the place that was told; per key nothing overtakes
 // anything, not even what was given up; and what was refused is not there.
 func TestEachAcceptedRecordOnceAndInOrder(t *testing.T) {
-	const records, keys, burst = 10_000, 40, 10
-	for seed := range uint64(4) {
+	const records, keys, burst = 10_000, 40, 5
+	for seed := range uint64(6) {
 		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t, 8, Config{Logger: zap.NewNop()})
@@ -116,7 +115,7 @@ func TestEachAcceptedRecordOnceAndInOrder(t *testing.T) {
 				close(stop)
 				late.Wait()
 				w.must("", "the storm is over")
-				verify(t, w, outcomes, keys/4)
+				verify(t, w, outcomes)
 			})
 		})
 	}
@@ -133,7 +132,9 @@ func submit(t *testing.T, p *Producer, key string, submitter, from, n int) map[s
 	for i := range n {
 		value := fmt.Sprintf("%d:%d", submitter, from+i)
 		e := &entry{done: make(chan outcome, 1)}
-		e.load(order(key, value))
+		r := order(key, value)
+		r.Timeout = 4 * time.Second // little more than one try, so that many are given up
+		e.load(r)
 		if err := top.put(e); err != nil {
 			t.Error(err)
 			continue
@@ -148,7 +149,7 @@ func submit(t *testing.T, p *Producer, key string, submitter, from, n int) map[s
 }
 
 // verify compares what callers were told with what lies on the topic.
-func verify(t *testing.T, w *world, outcomes map[string]outcome, keyless int) {
+func verify(t *testing.T, w *world, outcomes map[string]outcome) {
 	t.Helper()
 	count := make(map[error]int)
 	there := make(map[string]stored)
@@ -190,19 +191,8 @@ func verify(t *testing.T, w *world, outcomes map[string]outcome, keyless int) {
 			count[kind]++
 		}
 	}
-	t.Logf("outcomes: %v, of %d; keyless submitters: %d", count, len(outcomes), keyless)
-	if count[nil] < len(outcomes)/2 {
-		t.Errorf("only %d of %d records were accepted", count[nil], len(outcomes))
+	t.Logf("accepted %d, unclear %d, unavailable %d", count[nil], count[ErrUnclear], count[ErrUnavailable])
+	if count[nil] < len(outcomes)/2 || count[ErrUnclear] == 0 {
+		t.Errorf("of %d records %d were accepted and %d unclear; the storm is to be one that most survive and some do not", len(outcomes), count[nil], count[ErrUnclear])
 	}
-	if !slices.Contains([]int{8}, len(partitionsOf(there))) {
-		t.Errorf("records are on partitions %v, want all 8", partitionsOf(there))
-	}
-}
-
-func partitionsOf(there map[string]stored) map[int32]bool {
-	found := make(map[int32]bool)
-	for _, s := range there {
-		found[s.partition] = true
-	}
-	return found
 }

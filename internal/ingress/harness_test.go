@@ -50,6 +50,7 @@ func newWorld(t *testing.T, partitions int32, c Config, options ...kfake.Opt) *w
 	w.producer = New(c)
 	t.Cleanup(func() {
 		w.producer.Close()
+		<-time.After(maxDelay) // requests that the link holds back outlive their calls
 		w.client.Close()
 		cluster.Close()
 	})

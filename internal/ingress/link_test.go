@@ -13,6 +13,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 )
 
+// maxDelay is the longest that the link holds a request back.
+const maxDelay = 4 * time.Second
+
 // fate is what the link does with one produce request.
 type fate int
 
