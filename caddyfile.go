@@ -3,7 +3,6 @@ package osmosis
 import (
 	"encoding/json"
 	"reflect"
-	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -46,9 +45,12 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if err := text(&h.Topic, "[<matcher>] <topic>")(d); err != nil {
 		return err
 	}
+	if err := validTopic(h.Topic); err != nil {
+		return d.WrapErr(err)
+	}
 	return options{
 		"key":      text(&h.Key, "<text with placeholders>"),
-		"methods":  h.unmarshalMethods,
+		"methods":  words(&h.Methods, "<method…>"),
 		"wait":     duration(&h.Wait),
 		"max_body": size(&h.MaxBody),
 		"headers":  words(&h.Headers, "<name…>"),
@@ -63,18 +65,6 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			return h.Scale.unmarshalBlock(d)
 		},
 	}.read(d, "osmosis")
-}
-
-// unmarshalMethods takes methods in any case, though HTTP tells cases apart:
-// no other spelling of a method can be meant.
-func (h *Handler) unmarshalMethods(d *caddyfile.Dispenser) error {
-	if err := words(&h.Methods, "<method…>")(d); err != nil {
-		return err
-	}
-	for i, method := range h.Methods {
-		h.Methods[i] = strings.ToUpper(method)
-	}
-	return nil
 }
 
 // UnmarshalCaddyfile reads the handler. Syntax:
@@ -108,7 +98,7 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 	}
 	matcher, err := h.ExtractMatcherSet()
 	if err != nil {
-		return nil, err
+		return nil, h.WrapErr(err)
 	}
 	handler := new(Handler)
 	if err := handler.UnmarshalCaddyfile(h.Dispenser); err != nil {
@@ -131,7 +121,7 @@ func parseStreamsDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue,
 	h.Next() // the directive's name
 	matcher, err := h.ExtractMatcherSet()
 	if err != nil {
-		return nil, err
+		return nil, h.WrapErr(err)
 	}
 	handler := new(StreamsHandler)
 	if err := handler.UnmarshalCaddyfile(h.Dispenser); err != nil {

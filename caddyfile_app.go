@@ -155,6 +155,11 @@ func (a *App) unmarshalReplies(d *caddyfile.Dispenser) error {
 	if err := optionalText(&a.Replies.Topic, "[<topic>]")(d); err != nil {
 		return err
 	}
+	if a.Replies.Topic != "" {
+		if err := validTopic(a.Replies.Topic); err != nil {
+			return d.WrapErr(err)
+		}
+	}
 	return options{
 		"partitions": number(&a.Replies.Partitions),
 		"retention":  duration(&a.Replies.Retention),
@@ -225,6 +230,9 @@ func (s *Scale) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the option's name
 	if err := texts("<topic> <group>", &s.Topic, &s.Group)(d); err != nil {
 		return err
+	}
+	if err := validTopic(s.Topic); err != nil {
+		return d.WrapErr(err)
 	}
 	return s.unmarshalBlock(d)
 }

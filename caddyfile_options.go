@@ -119,7 +119,8 @@ func duration(target *caddy.Duration) option {
 	}
 }
 
-// number reads an integer of at least one, for the same reason as duration.
+// number reads an integer of at least one, for the same reason as duration, and
+// of at most 32 bits, which is what Kafka's protocol has room for.
 func number(target *int) option {
 	return func(d *caddyfile.Dispenser) error {
 		name, value := d.Val(), ""
@@ -128,7 +129,7 @@ func number(target *int) option {
 		}
 		parsed, err := strconv.ParseInt(value, 10, 32)
 		if err != nil || parsed < 1 {
-			return d.Errf("%q is no number for %s; write an integer of at least 1", value, name)
+			return d.Errf("%q is no number for %s; write an integer from 1 to %d", value, name, math.MaxInt32)
 		}
 		*target = int(parsed)
 		return nil
