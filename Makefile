@@ -15,9 +15,9 @@ XCADDY   := github.com/caddyserver/xcaddy/cmd/xcaddy@v0.4.5
 # How long each fuzz target runs.
 FUZZTIME ?= 10s
 
-# Tests against real things (Kafka, Chromium, processes) have the build tag e2e
-# and Real in their names. Packages that have some:
-E2E = $(shell grep -rl --include='*_test.go' '^//go:build.*e2e' . | xargs -r -n1 dirname | sort -u)
+# Tests against real things (Kafka, Chromium, processes) stand in files with the
+# build tag e2e.
+E2E = $(shell grep -rl --include='*_test.go' '^//go:build.*e2e' .)
 
 STEPS := tools tidy-check vet rooms lint cross test-race fuzz e2e xcaddy
 
@@ -67,7 +67,9 @@ fuzz: ## every fuzz target for FUZZTIME
 	@scripts/fuzz $(FUZZTIME)
 
 e2e: ## the tests against a real Kafka, a real browser, real processes
-	go test -tags e2e -race -count 1 -p 1 -run Real -timeout 10m $(E2E)
+	go test -tags e2e -race -count 1 -p 1 -timeout 10m \
+		-run "^($$(grep -hoE '^func Test[A-Z]\w*' $(E2E) | grep -vx 'func TestMain' | cut -c6- | paste -sd'|'))$$" \
+		$$(dirname $(E2E) | sort -u)
 
 xcaddy: ## a Caddy built from this checkout with xcaddy, and the examples through it
 	@scripts/xcaddy $(XCADDY) $(MODULE)
