@@ -2,17 +2,22 @@ package ingress
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 // batch is the records that travel together to one partition, until there is
 // a verdict on them.
 type batch struct {
-	part     *partition
-	entries  []*entry
-	size     int
-	deadline time.Time // the earliest of its records'
-	bytes    []byte    // as encoded, and as sent again; empty before that
+	part *partition
+	// entries are the records in their order. One whose time passes while the
+	// batch is under way is told and leaves its place empty (nil); the batch goes on.
+	entries []*entry
+	size    int
+	last    time.Time // the latest of the records' deadlines; then the batch is given up
+
+	bytes   []byte      // as encoded, and as sent again
+	encoded atomic.Bool // bytes are complete, and the sender no longer reads entries without the mutex
 
 	unclear bool // a try may have put it into the log
 	tries   int  // that were unclear
@@ -22,15 +27,17 @@ type batch struct {
 
 var batches = sync.Pool{New: func() any { return new(batch) }}
 
-// release gives a batch back. One that was tried more than once is left to the
-// garbage collector, since the goroutine that waited for its next try may
-// still look at it.
+// release gives a batch back. One that was unclear is left to the garbage
+// collector: the goroutine that waited for its next try may still look at it,
+// and a connection that was given up may still be writing its bytes.
 func (b *batch) release() {
 	if b.tries > 0 {
 		return
 	}
 	clear(b.entries)
-	*b = batch{entries: b.entries[:0], bytes: b.bytes[:0]}
+	b.part, b.entries, b.bytes = nil, b.entries[:0], b.bytes[:0]
+	b.size, b.last = 0, time.Time{}
+	b.encoded.Store(false)
 	batches.Put(b)
 }
 
@@ -43,6 +50,7 @@ func (t *topic) pick(l *leader, picked []*batch) []*batch {
 	}
 	open := t.pending == nil // otherwise the partitions are about to change
 	shared := open && !t.shared.empty() && t.trusts(l)
+	identifying := false
 	size := 0
 	for i := range l.parts {
 		at := (l.turn + i) % len(l.parts)
@@ -56,6 +64,13 @@ func (t *topic) pick(l *leader, picked []*batch) []*batch {
 			continue
 		}
 		if !open || part.held || size >= maxCall || !shared && part.waiting.empty() {
+			continue
+		}
+		if part.id.producer == noProducer {
+			if !part.waiting.empty() || !identifying {
+				identifying = true // for shared records one at a time: they can go elsewhere
+				t.identify(part)
+			}
 			continue
 		}
 		b := batches.Get().(*batch)
@@ -91,8 +106,8 @@ func (t *topic) fill(b *batch, q *queue) {
 		q.remove(e)
 		b.entries = append(b.entries, e)
 		b.size += e.size
-		if b.deadline.IsZero() || e.deadline.Before(b.deadline) {
-			b.deadline = e.deadline
+		if e.deadline.After(b.last) {
+			b.last = e.deadline
 		}
 	}
 }
@@ -113,14 +128,25 @@ func (t *topic) settled() {
 	}
 }
 
+// end tells all callers of a batch the same, and frees its partition.
+func (t *topic) end(b *batch, err error) {
+	t.free(b)
+	for _, e := range b.entries {
+		if e != nil {
+			t.refuse(e, err)
+		}
+	}
+	b.release()
+}
+
 // requeue ends a batch that is surely not in the log: its entries go back to
 // where they came from, ahead of all that waits. With pin they all stay with
 // the partition, so that the next batches are cut from the same records.
 func (t *topic) requeue(b *batch, pin bool) {
 	t.free(b)
 	for i := len(b.entries) - 1; i >= 0; i-- {
-		e := b.entries[i]
-		switch {
+		switch e := b.entries[i]; {
+		case e == nil:
 		case t.closed:
 			t.refuse(e, t.errClosed())
 		case e.placed || pin:
@@ -128,9 +154,6 @@ func (t *topic) requeue(b *batch, pin bool) {
 		default:
 			t.shared.pushFront(e)
 		}
-	}
-	if !t.closed {
-		t.armBy(b.deadline)
 	}
 	b.release()
 }

@@ -24,11 +24,13 @@ func backoff(n int) time.Duration {
 // accept notes that a batch is in the log. Its entries are told outside the mutex.
 func (t *topic) accept(b *batch) {
 	part := b.part
-	part.id.sequence += int32(len(b.entries)) //nolint:gosec // kept below maxSequence
+	part.id.advance(len(b.entries))
 	part.strikes = 0
 	t.cleared(part, len(b.entries))
 	for _, e := range b.entries {
-		t.forget(e)
+		if e != nil {
+			t.forget(e)
+		}
 	}
 	t.free(b)
 }
@@ -54,20 +56,6 @@ func (t *topic) failed(l *leader, batches []*batch, err error) {
 		}
 	}
 	t.rest(l)
-}
-
-// unidentified acts on a batch whose partition got no producer id. Nothing was sent.
-func (t *topic) unidentified(b *batch, err error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.cause = err
-	if final(err) {
-		t.end(b, fmt.Errorf("topic %q: %w: %w", t.name, ErrRefused, err))
-	} else {
-		t.hold(b.part)
-		t.requeue(b, false)
-	}
-	t.settled()
 }
 
 // decide acts on a partition's refusal.
@@ -118,28 +106,19 @@ func (t *topic) decide(b *batch, err error) {
 	}
 }
 
-// end tells all callers of a batch the same, and frees its partition.
-func (t *topic) end(b *batch, err error) {
-	t.free(b)
-	for _, e := range b.entries {
-		t.refuse(e, err)
-	}
-	b.release()
-}
-
 // again has an unclear batch sent again after a pause, the same bytes to the
-// same partition, unless its time is over.
+// same partition, unless the time of its last record is over.
 func (t *topic) again(b *batch, cause error) {
 	b.tries++
 	b.idle = true
-	if t.p.ctx.Err() != nil || !time.Now().Before(b.deadline) {
+	if t.p.ctx.Err() != nil || !time.Now().Before(b.last) {
 		t.giveUp(b)
 		return
 	}
 	if c := t.p.logger.Check(zap.DebugLevel, "batch unanswered, trying again"); c != nil {
 		c.Write(topicField(t.name), zap.Int32("partition", b.part.number), zap.Int("tries", b.tries), zap.Error(cause))
 	}
-	t.armBy(b.deadline)
+	t.armBy(b.last)
 	t.p.work.Go(func() { t.retry(b) })
 }
 
@@ -190,7 +169,7 @@ func (t *topic) giveUp(b *batch) {
 	}
 	t.p.logger.Warn("batch given up, its records may be on the topic", topicField(t.name), zap.Int32("partition", part.number),
 		zap.Int("records", len(b.entries)), zap.Int("tries", b.tries), zap.Error(t.cause))
-	t.end(b, fmt.Errorf("topic %q: %w: %w", t.name, ErrUnclear, t.cause))
+	t.end(b, t.because(ErrUnclear))
 	if part.ready() {
 		t.wake(part.leader)
 	}

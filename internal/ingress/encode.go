@@ -50,13 +50,6 @@ func appendBytes(dst, b []byte) []byte {
 	return append(dst, b...)
 }
 
-// identity is what makes a batch idempotent.
-type identity struct {
-	producer int64 // -1: none yet
-	epoch    int16
-	sequence int32 // of the next batch's first record
-}
-
 // appendBatch encodes a record batch (magic 2, not compressed), the records
 // all with the same time. kafka-go's RecordSet does the same in nearly six times
 // the time, because it encodes a record whole, twice, in the sender.

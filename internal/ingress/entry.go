@@ -1,7 +1,6 @@
 package ingress
 
 import (
-	"sync"
 	"time"
 
 	"github.com/osmosis-gateway/caddy-osmosis/record"
@@ -27,8 +26,6 @@ type outcome struct {
 	err error
 }
 
-var entries = sync.Pool{New: func() any { return &entry{done: make(chan outcome, 1)} }}
-
 // maxPooledTail keeps a few huge records from staying in memory for good.
 const maxPooledTail = 64 << 10
 
@@ -51,10 +48,13 @@ func (e *entry) load(r Request) {
 	e.deadline = time.Now().Add(timeout)
 }
 
-// release gives the entry back. Its channel is empty and no sender has it.
-func (e *entry) release() {
+func newEntry() any { return &entry{done: make(chan outcome, 1)} }
+
+// release gives an entry back to the pool. Its channel is empty and no sender
+// has it.
+func (p *Producer) release(e *entry) {
 	if cap(e.tail) <= maxPooledTail {
-		entries.Put(e)
+		p.entries.Put(e)
 	}
 }
 

@@ -35,50 +35,90 @@ func (t *topic) ring() {
 	t.expire(now)
 }
 
-// expire refuses the records that have waited until their deadline, gives up
-// the unanswered batches that have, and sets the alarm for the next ones.
+// expire tells the records whose time is over: those that wait are refused,
+// those under way are unclear. Batches that are not in a call, and whose last
+// record's time is over, are given up. Then the alarm is set for what is next.
 func (t *topic) expire(now time.Time) {
-	var next time.Time
-	note := func(at time.Time) bool {
-		if !now.Before(at) {
-			return true
-		}
-		if next.IsZero() || at.Before(next) {
-			next = at
-		}
-		return false
-	}
-	var unavailable error
-	scan := func(q *queue) {
-		for e := q.head; e != nil; {
-			following := e.next
-			if note(e.deadline) {
-				if unavailable == nil {
-					unavailable = t.unavailable()
-				}
-				q.remove(e)
-				t.refuse(e, unavailable)
-			}
-			e = following
-		}
-	}
-	scan(&t.unplaced)
-	scan(&t.shared)
+	s := scan{topic: t, now: now}
+	s.queue(&t.unplaced)
+	s.queue(&t.shared)
 	var late []*batch
 	for _, part := range t.parts {
-		scan(&part.waiting)
-		if b := part.batch; b != nil && b.idle && note(b.deadline) {
-			late = append(late, b)
+		s.queue(&part.waiting)
+		if b := part.batch; b != nil {
+			s.batch(b)
+			if b.idle && s.over(b.last) {
+				late = append(late, b)
+			}
 		}
 	}
 	t.alarmed = time.Time{}
-	if !next.IsZero() {
-		t.arm(next)
+	if !s.next.IsZero() {
+		// With thousands of records their deadlines are met a few milliseconds
+		// late, rather than by going through all of them for each.
+		pace := time.Duration(s.seen/1000) * time.Millisecond
+		t.arm(latest(s.next, now.Add(pace)))
 	}
 	for _, b := range late {
 		t.giveUp(b)
 	}
 	t.settled()
+}
+
+// scan is one pass over all that a topic holds.
+type scan struct {
+	topic *topic
+	now   time.Time
+	next  time.Time // the earliest deadline that is not over
+	seen  int
+
+	unavailable, unclear error // made when needed
+}
+
+func (s *scan) over(deadline time.Time) bool {
+	if !s.now.Before(deadline) {
+		return true
+	}
+	if s.next.IsZero() || deadline.Before(s.next) {
+		s.next = deadline
+	}
+	return false
+}
+
+func (s *scan) queue(q *queue) {
+	for e := q.head; e != nil; {
+		following := e.next
+		s.seen++
+		if s.over(e.deadline) {
+			if s.unavailable == nil {
+				s.unavailable = s.topic.because(ErrUnavailable)
+			}
+			q.remove(e)
+			s.topic.refuse(e, s.unavailable)
+		}
+		e = following
+	}
+}
+
+func (s *scan) batch(b *batch) {
+	if !b.encoded.Load() {
+		// Its sender is reading the entries right now.
+		s.over(s.now.Add(time.Millisecond))
+		return
+	}
+	for i, e := range b.entries {
+		if e == nil {
+			continue
+		}
+		s.seen++
+		if s.over(e.deadline) {
+			if s.unclear == nil {
+				s.unclear = s.topic.because(ErrUnclear)
+			}
+			b.entries[i] = nil
+			s.topic.refuse(e, s.unclear)
+		}
+	}
 }
 
 // disarm ends the alarm for good.
@@ -89,4 +129,11 @@ func (t *topic) disarm() {
 	if t.alarm != nil {
 		t.alarm.Stop()
 	}
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }

@@ -131,7 +131,7 @@ func submit(t *testing.T, p *Producer, key string, submitter, from, n int) map[s
 	burst := make(map[string]*entry, n)
 	for i := range n {
 		value := fmt.Sprintf("%d:%d", submitter, from+i)
-		e := &entry{done: make(chan outcome, 1)}
+		e := newEntry().(*entry)
 		r := order(key, value)
 		r.Timeout = 4 * time.Second // little more than one try, so that many are given up
 		e.load(r)

@@ -17,8 +17,8 @@
 // # Concurrency
 //
 // A Producer is safe for use by many goroutines. A topic's queues and batches
-// are under the topic's mutex, and there is no second lock to order. What a
-// partition numbers its batches with belongs to whoever holds its one batch.
+// are under the topic's mutex, and there is no second lock to order. A sender
+// encodes its batches without the mutex, since nobody else has them then.
 // Calls to the broker are made without the mutex, by at most two senders a
 // topic and leader, which end when there is nothing to send.
 //
@@ -87,7 +87,8 @@ type Producer struct {
 	cancel context.CancelFunc
 	work   sync.WaitGroup // senders, retries and look-ups
 
-	topics sync.Map // name → *topic
+	topics  sync.Map  // name → *topic
+	entries sync.Pool // of *entry; not shared by producers, since a channel stays in the synctest bubble that made it
 
 	mu     sync.Mutex // guards closed, and with it the making of topics
 	closed bool
@@ -108,6 +109,7 @@ func New(c Config) *Producer {
 		c.Logger = zap.NewNop()
 	}
 	p := &Producer{config: c, logger: c.Logger}
+	p.entries.New = newEntry
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	return p
 }
@@ -150,19 +152,19 @@ func (p *Producer) Produce(ctx context.Context, r Request) (Ack, error) {
 	if err != nil {
 		return Ack{}, err
 	}
-	e := entries.Get().(*entry)
+	e := p.entries.Get().(*entry)
 	e.load(r)
 	if e.size > p.config.MaxQueueBytes {
-		e.release()
+		p.release(e)
 		return Ack{}, fmt.Errorf("topic %q: %w: %d bytes, and the queue holds %d", r.Topic, ErrTooLarge, len(e.tail), p.config.MaxQueueBytes)
 	}
 	if err := t.put(e); err != nil {
-		e.release()
+		p.release(e)
 		return Ack{}, err
 	}
 	select {
 	case verdict := <-e.done:
-		e.release()
+		p.release(e)
 		return verdict.ack, verdict.err
 	case <-ctx.Done():
 		return t.leave(ctx, e)
@@ -172,7 +174,7 @@ func (p *Producer) Produce(ctx context.Context, r Request) (Ack, error) {
 // leave ends the wait of a caller whose context has ended.
 func (t *topic) leave(ctx context.Context, e *entry) (Ack, error) {
 	if t.withdraw(e) {
-		e.release()
+		t.p.release(e)
 		return Ack{}, fmt.Errorf("topic %q: %w: the caller left while its record waited: %w", t.name, ErrUnavailable, context.Cause(ctx))
 	}
 	// The record is in flight, or its verdict is on the way. From here on the
@@ -186,7 +188,7 @@ func (t *topic) leave(ctx context.Context, e *entry) (Ack, error) {
 	defer timer.Stop()
 	select {
 	case verdict := <-e.done:
-		e.release()
+		t.p.release(e)
 		return verdict.ack, verdict.err
 	case <-timer.C:
 	}

@@ -69,7 +69,7 @@ type partition struct {
 	cut     int    // while suspects are left: records a batch, to find an invalid one
 	suspect int
 
-	id identity // belongs to whoever holds the batch, not to the mutex
+	id identity // whoever holds the batch reads it without the mutex; it changes only under it
 }
 
 // leader is a broker, as the leader of some partitions of the topic.
@@ -147,12 +147,12 @@ func (t *topic) refuse(e *entry, err error) {
 	e.done <- outcome{err: err}
 }
 
-// unavailable is ErrUnavailable with what is known of why.
-func (t *topic) unavailable() error {
+// because is an error with what is known of why.
+func (t *topic) because(err error) error {
 	if t.cause == nil {
-		return fmt.Errorf("topic %q: %w", t.name, ErrUnavailable)
+		return fmt.Errorf("topic %q: %w", t.name, err)
 	}
-	return fmt.Errorf("topic %q: %w: %w", t.name, ErrUnavailable, t.cause)
+	return fmt.Errorf("topic %q: %w: %w", t.name, err, t.cause)
 }
 
 func (t *topic) errClosed() error { return fmt.Errorf("topic %q: %w", t.name, ErrClosed) }
