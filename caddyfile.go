@@ -75,13 +75,13 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 //
 // Without a matcher it takes the stream URLs, whose path `streams` in the
 // global osmosis block sets.
-func (s *StreamsHandler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+func (h *StreamsHandler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the directive's name
 	if d.NextArg() {
 		return d.Errf("osmosis_streams takes no topic, found %q; write: osmosis_streams [<matcher>]", d.Val())
 	}
 	return options{
-		"cors": words(&s.CORS, "<origin…>"),
+		"cors": words(&h.CORS, "<origin…>"),
 	}.read(d, "osmosis_streams")
 }
 

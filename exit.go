@@ -29,9 +29,6 @@ func (stopping) Handle(context.Context, caddy.Event) error {
 	return nil
 }
 
-// exiting is closed when the process is about to end.
-func (a *App) exiting() <-chan struct{} { return exit.now }
-
 // drainStreams is how long an exit waits for streams to say goodbye. WebSocket
 // connections are nobody else's to wait for: the server has given them away.
 const drainStreams = 5 * time.Second

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"slices"
 	"strconv"
 	"time"
 	"unicode/utf8"
@@ -75,9 +74,9 @@ func (s eventStream) event(e hub.Event) error {
 	case hub.KindReply, hub.KindStatus:
 		return s.write(e.Entry.Encoded(hub.FormatSSE, encodeSSE))
 	case hub.KindGap:
-		return s.write(appendEvent(nil, "", "gap", e.Gap.AppendJSON(nil)))
+		return s.write(newEvent("", "gap", e.Gap.AppendJSON(nil)))
 	case hub.KindEnd:
-		if err := s.write(appendEvent(nil, e.Cursor.String(), "end", e.End.AppendJSON(nil))); err != nil {
+		if err := s.write(newEvent(e.Cursor.String(), "end", e.End.AppendJSON(nil))); err != nil {
 			return err
 		}
 		return io.EOF
@@ -92,20 +91,20 @@ func encodeSSE(e *hub.Entry) []byte {
 	id, body := e.Cursor.String(), e.Reply.Body
 	switch {
 	case e.Reply.State != "":
-		return appendEvent(nil, "", "status", e.Reply.Progress().AppendJSON(nil))
+		return newEvent("", "status", e.Reply.Progress().AppendJSON(nil))
 	case utf8.Valid(body):
-		return appendEvent(nil, id, "", body)
+		return newEvent(id, "", body)
 	default:
-		return appendEvent(nil, id, "binary", base64.StdEncoding.AppendEncode(nil, body))
+		return newEvent(id, "binary", base64.StdEncoding.AppendEncode(nil, body))
 	}
 }
 
-// appendEvent appends an event. Id and name are the gateway's own and hold no
+// newEvent encodes an event. Id and name are the gateway's own and hold no
 // line ends; data is anyone's, and each of its lines gets a line of its own, so
 // that it cannot name an event, set an id or begin the next event. CR LF, CR and
 // LF all end a line, here as at the client; it joins them again with LF.
-func appendEvent(b []byte, id, name string, data []byte) []byte {
-	b = slices.Grow(b, len(data)+len(id)+len(name)+32)
+func newEvent(id, name string, data []byte) []byte {
+	b := make([]byte, 0, len(data)+len(id)+len(name)+32)
 	if name != "" {
 		b = append(append(append(b, "event: "...), name...), '\n')
 	}

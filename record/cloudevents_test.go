@@ -275,7 +275,7 @@ func FuzzStructuredEvent(f *testing.F) {
 			t.Errorf("attributes %+v", e)
 		}
 		for _, h := range rec.Headers {
-			if strings.HasPrefix(h.Key, "ce_") && !(validAttributeName(h.Key[3:]) && validText(string(h.Value))) {
+			if strings.HasPrefix(h.Key, "ce_") && (!validAttributeName(h.Key[3:]) || !validText(string(h.Value))) {
 				t.Errorf("attribute %q: %q", h.Key, h.Value)
 			}
 		}

@@ -33,7 +33,7 @@ func NewID(partition, n int32) string {
 		seed [idRandom*6/8 + 4]byte
 	)
 	for {
-		rand.Read(seed[:]) //nolint:errcheck // never fails, it ends the process instead
+		_, _ = rand.Read(seed[:]) // never fails, it ends the process instead
 		base64.RawURLEncoding.Encode(id[:idRandom], seed[:idRandom*6/8])
 		h := murmurSeed ^ idLength
 		for i := 0; i < idRandom; i += 4 {

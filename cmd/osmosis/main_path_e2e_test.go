@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -109,8 +110,8 @@ func everyForm(t *testing.T, g *gateway, brokers []string) {
 		}
 		types = append(types, e.Type)
 	}
-	if got := strings.Join(types, " "); got != "osmosis.reply osmosis.reply osmosis.end" {
-		t.Errorf("WebSocket: %s", got)
+	if !slices.Equal(types, []string{"osmosis.reply", "osmosis.reply", "osmosis.end"}) {
+		t.Errorf("WebSocket: %q", types)
 	}
 
 	// A browser that asks for the page is sent on, since the stream has ended.

@@ -79,7 +79,7 @@ func (p *partition) curious() (end, begin bool) {
 }
 
 // ask asks for the ends of one topic's partitions.
-func (t *tail) ask(ctx context.Context, on *topic, q *question) error {
+func (t *tail) ask(ctx context.Context, q *question) error {
 	tick := t.hub.tick()
 	var starts map[int32]int64
 	var startErr error

@@ -185,7 +185,7 @@ func verify(t *testing.T, w *world, outcomes map[string]outcome) {
 			}
 		case kind == nil:
 			t.Errorf("%q got an error of no known kind: %v", value, o.err)
-		case kind != ErrUnclear && ok:
+		case !errors.Is(kind, ErrUnclear) && ok:
 			t.Errorf("%q is there in spite of %v", value, o.err)
 		default:
 			count[kind]++

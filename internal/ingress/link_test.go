@@ -57,7 +57,7 @@ func (l *link) once(f fate) {
 }
 
 func (l *link) dial(ctx context.Context, kind, address string) (net.Conn, error) {
-	var err error = errors.New("connection refused")
+	err := errors.New("connection refused")
 	if !l.down.Load() {
 		var conn net.Conn
 		if conn, err = l.network.DialContext(ctx, kind, address); err == nil {
