@@ -25,7 +25,7 @@ func (t *tail) runProbes(ctx context.Context) {
 		}
 		failed := false
 		for topic, asked := range t.curious() {
-			if err := t.ask(ctx, topic, asked); err != nil {
+			if err := t.ask(ctx, asked); err != nil {
 				failed = true
 				t.hub.log.Debug("ends of logs not known", zap.String("topic", topic.name), zap.Int32("broker", t.leader), zap.Error(err))
 				topic.outdated()
