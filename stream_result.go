@@ -115,18 +115,19 @@ func writeFinal(w http.ResponseWriter, r *http.Request, f *finalReply) error {
 			h[name] = values
 		}
 	}
+	if status == http.StatusNoContent || status == http.StatusNotModified {
+		w.WriteHeader(status)
+		return nil
+	}
 	if h.Get("Content-Type") == "" && len(body) > 0 {
 		// Left to itself the server would guess, and could take for a page what
 		// a worker meant as text.
 		h.Set("Content-Type", typeOf(body))
 		h.Set("X-Content-Type-Options", "nosniff")
 	}
-	bodiless := status == http.StatusNoContent || status == http.StatusNotModified
-	if !bodiless {
-		h.Set("Content-Length", strconv.Itoa(len(body)))
-	}
+	h.Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(status)
-	if !bodiless && r.Method != http.MethodHead {
+	if r.Method != http.MethodHead {
 		_, _ = w.Write(body) // who has gone cannot be told
 	}
 	return nil

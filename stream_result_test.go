@@ -1,0 +1,106 @@
+package osmosis
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/osmosis-gateway/caddy-osmosis/internal/hub"
+	"github.com/osmosis-gateway/caddy-osmosis/record"
+)
+
+func TestResult(t *testing.T) {
+	for name, test := range map[string]struct {
+		reply       record.Reply
+		status      int
+		osmosis     record.State
+		contentType string
+		body        string
+	}{
+		"typed":     {record.Reply{Status: 201, Header: http.Header{"Content-Type": {"text/html"}}, Body: []byte("<p>")}, 201, record.StateReplied, "text/html", "<p>"},
+		"JSON":      {record.Reply{Body: []byte(`{"a":1}`)}, 200, record.StateReplied, "application/json", `{"a":1}`},
+		"text":      {record.Reply{Body: []byte("<html>")}, 200, record.StateReplied, "text/plain; charset=utf-8", "<html>"},
+		"bytes":     {record.Reply{Body: []byte{0xff}}, 200, record.StateReplied, "application/octet-stream", "\xff"},
+		"empty":     {record.Reply{}, 200, record.StateReplied, "", ""},
+		"204":       {record.Reply{Status: 204, Body: []byte("not allowed")}, 204, record.StateReplied, "", ""},
+		"304":       {record.Reply{Status: 304}, 304, record.StateReplied, "", ""},
+		"an error":  {record.Reply{Status: 503, Body: []byte("1")}, 503, record.StateReplied, "application/json", "1"},
+		"cancelled": {record.Reply{State: record.StateCancelled}, 410, record.StateCancelled, "application/problem+json", "cancelled"},
+		"failed": {
+			record.Reply{State: record.StateFailed, Body: []byte(`{"attempts":3,"reason":"no such order"}`)},
+			502, record.StateFailed, "application/problem+json", "given up after 3 attempts: no such order.",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			virtually(t, func(t *testing.T, s *gateway) {
+				c := s.accept()
+				path := s.path(c) + "/result"
+				a := s.get(path).want(t, http.StatusAccepted, c.ID, `"status":"queued"`)
+				if a.Header.Get("Retry-After") == "" || a.Header.Get(statusHeader) != "queued" {
+					t.Errorf("%v", a.Header)
+				}
+				s.reply(c, test.reply)
+				for _, method := range []string{http.MethodGet, http.MethodHead} {
+					// Nothing of what it is asked with is applied to another's response.
+					a = s.do(method, path, "Accept", "image/png", "If-None-Match", "*", "Range", "bytes=0-0")
+					if a.StatusCode != test.status || a.Header.Get(statusHeader) != string(test.osmosis) || a.Header.Get("Content-Type") != test.contentType {
+						t.Errorf("%s: %s %v", method, a.Status, a.Header)
+					}
+					switch {
+					case method == http.MethodHead:
+						if a.body != "" {
+							t.Errorf("HEAD: %q", a.body)
+						}
+					case test.osmosis == record.StateReplied && a.body != test.body, !strings.Contains(a.body, test.body):
+						t.Errorf("%q, want %q", a.body, test.body)
+					}
+				}
+			})
+		})
+	}
+}
+
+// The worker's headers are the response's, except for what would let the
+// stream URL get about.
+func TestResultHeaders(t *testing.T) {
+	virtually(t, func(t *testing.T, s *gateway) {
+		c := s.accept()
+		s.reply(c, record.Reply{Status: 303, Header: http.Header{
+			"Location": {"/orders/7"}, "Set-Cookie": {"a=1", "b=2"}, "Cache-Control": {"public, max-age=60"},
+			"Referrer-Policy": {"unsafe-url"}, "Vary": {"Cookie"}, "Etag": {`"x"`},
+		}})
+		a := s.get(s.path(c)+"/result").want(t, http.StatusSeeOther)
+		for name, want := range map[string]string{
+			"Location": "/orders/7", "Set-Cookie": "a=1|b=2", "Cache-Control": "no-store", "Referrer-Policy": "no-referrer",
+			"Vary": "Accept, Prefer, Origin|Cookie", "Etag": `"x"`, "Content-Length": "0",
+		} {
+			if got := strings.Join(a.Header.Values(name), "|"); got != want {
+				t.Errorf("%s: %q, want %q", name, got, want)
+			}
+		}
+	})
+}
+
+func TestResultHolds(t *testing.T) {
+	virtually(t, func(t *testing.T, s *gateway) {
+		c := s.accept()
+		path := s.path(c) + "/result"
+		begun := time.Now()
+		s.get(path, "Prefer", "wait=9").want(t, http.StatusAccepted)
+		if took := time.Since(begun).Truncate(time.Second); took != 9*time.Second {
+			t.Errorf("held for %s", took)
+		}
+		later(t, 3*time.Second, func() { s.reply(c, record.Reply{Body: []byte("1"), More: true}) })
+		later(t, 4*time.Second, func() { s.reply(c, record.Reply{Body: []byte("2")}) })
+		// Who has seen the end comes from another gateway, or was quicker than this one.
+		begun = time.Now()
+		end := hub.Cursor{Incarnation: c.ReplyIncarnation, Offset: c.Floor, Mark: hub.MarkEnd}
+		if a := s.get(path+"?last-event-id="+end.String()).want(t, http.StatusOK); a.body != "2" {
+			t.Errorf("%q", a.body)
+		}
+		if took := time.Since(begun); took > 5*time.Second {
+			t.Errorf("held for %s", took)
+		}
+	})
+}
