@@ -9,6 +9,7 @@ import (
 
 	"github.com/segmentio/kafka-go"
 	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"go.uber.org/goleak"
 	"go.uber.org/zap/zaptest"
@@ -88,6 +89,21 @@ func (w *world) later(r Request) <-chan error {
 		done <- err
 	}()
 	return done
+}
+
+// ask sends any request to the broker.
+func (w *world) ask(r kmsg.Request) kmsg.Response {
+	w.t.Helper()
+	client, err := kgo.NewClient(kgo.SeedBrokers(w.ListenAddrs()...), kgo.Dialer(w.link.network.DialContext))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer client.Close()
+	a, err := client.Request(w.t.Context(), r)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return a
 }
 
 // stored is a record as it lies on a topic.

@@ -260,12 +260,12 @@ func (t *topic) apply(meta broker.Topic) {
 // rebuild makes the partitions anew. Another incarnation begins with new
 // producer ids, so that what is late of the old one cannot be taken for its own.
 func (t *topic) rebuild(meta broker.Topic) {
+	var waiting queue
+	t.each(waiting.push) // first, since the old partitions hold some of it
 	if meta.ID != t.meta.ID && len(t.parts) > 0 {
 		t.p.logger.Warn("topic recreated, producing to the new one", topicField(t.name))
 		t.parts, t.limit = nil, maxBatch
 	}
-	var waiting queue
-	t.each(waiting.push)
 	t.meta, t.known = meta, true
 	for n := len(t.parts); n < len(meta.Leaders); n++ {
 		t.parts = append(t.parts, &partition{number: int32(n), id: identity{producer: noProducer}}) //nolint:gosec // Kafka counts them in an int32

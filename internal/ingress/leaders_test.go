@@ -1,0 +1,225 @@
+package ingress
+
+import (
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/osmosis-gateway/caddy-osmosis/record"
+)
+
+func three() []kfake.Opt { return []kfake.Opt{kfake.NumBrokers(3), kfake.Ports(9093, 9094, 9095)} }
+
+// leaderless makes metadata name no leader for any partition, until undone.
+func (w *world) leaderless() (undo func()) {
+	var undone atomic.Bool
+	w.ControlKey(int16(kmsg.Metadata), func(r kmsg.Request) (kmsg.Response, error, bool) {
+		w.KeepControl()
+		q := r.(*kmsg.MetadataRequest)
+		if undone.Load() || len(q.Topics) == 0 { // the Transport asks for all
+			return nil, nil, false
+		}
+		a := r.ResponseKind().(*kmsg.MetadataResponse)
+		at := kmsg.NewMetadataResponseTopic()
+		at.Topic, at.TopicID = q.Topics[0].Topic, w.TopicInfo(*q.Topics[0].Topic).TopicID
+		for p := range w.PartitionInfos(*at.Topic) {
+			ap := kmsg.NewMetadataResponseTopicPartition()
+			ap.Partition, ap.Leader = int32(p), -1
+			at.Partitions = append(at.Partitions, ap)
+		}
+		a.Topics = append(a.Topics, at)
+		return a, nil, true
+	})
+	return func() { undone.Store(true) }
+}
+
+func TestLeaderMoves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3, Config{}, three()...)
+		for i := range 30 {
+			key := fmt.Sprint(i % 7)
+			p := record.Partition([]byte(key), 3)
+			if err := w.MoveTopicPartition("orders", p, (w.LeaderFor("orders", p)+1)%3); err != nil {
+				t.Fatal(err)
+			}
+			start := time.Now()
+			w.must(key, fmt.Sprint(i))
+			if d := time.Since(start); d > time.Second {
+				t.Errorf("the record after the move took %v", d)
+			}
+		}
+		if got := len(w.values()); got != 30 {
+			t.Errorf("the topic holds %d records, want 30", got)
+		}
+	})
+}
+
+func TestPartitionWithoutALeaderWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2, Config{})
+		undo := w.leaderless()
+		first, second := w.later(order("k", "a")), w.later(order("", "b"))
+		<-time.After(5 * time.Second)
+		undo()
+		if err := errors.Join(<-first, <-second); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Shared records do not wait for a leader that is silent while others work.
+func TestSharedRecordsAvoidASilentLeader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 6, Config{}, three()...)
+		for range 12 {
+			w.must("", "before")
+		}
+		var hit, calls atomic.Int32
+		w.link.onRequest(func() (fate, time.Duration) {
+			if calls.Add(1) == 1 {
+				hit.Add(1)
+				return silence, 0
+			}
+			return pass, 0
+		})
+		first := w.later(order("", "meets the silence"))
+		synctest.Wait()
+		for i := range 50 {
+			start := time.Now()
+			w.must("", fmt.Sprintf("goes elsewhere %d", i))
+			if d := time.Since(start); d > 200*time.Millisecond {
+				t.Errorf("record %d took %v", i, d)
+			}
+		}
+		if err := <-first; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// One batch a partition, two calls a leader: more would break the order or
+// make batches small.
+func TestInFlightBounds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 8, Config{})
+		for i := range 40 { // every partition has its producer id
+			w.must(fmt.Sprint(i), "before")
+		}
+		var calls, most atomic.Int32
+		w.link.onRequest(func() (fate, time.Duration) {
+			n := calls.Add(1)
+			most.Store(max(most.Load(), n))
+			time.AfterFunc(time.Second, func() { calls.Add(-1) })
+			return pass, time.Second
+		})
+		var all []<-chan error
+		for i := range 100 {
+			key := ""
+			if i%2 == 0 {
+				key = fmt.Sprint(i)
+			}
+			all = append(all, w.later(order(key, "x")))
+			if i%10 == 0 {
+				synctest.Wait()
+			}
+		}
+		start := time.Now()
+		for _, done := range all {
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+		if most.Load() != maxSenders {
+			t.Errorf("%d calls at once, want %d", most.Load(), maxSenders)
+		}
+		if d := time.Since(start); d > 3*time.Second {
+			t.Errorf("100 records took %v, want two or three calls one after the other", d)
+		}
+	})
+}
+
+// A record that finds the way free goes at once: there is no linger.
+func TestNoTimeIsLostOnAFreeWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 4, Config{})
+		for _, key := range []string{"", "k", "", "l", "k"} {
+			start := time.Now()
+			w.must(key, "x")
+			if d := time.Since(start); d > 0 {
+				t.Errorf("a record with key %q took %v of virtual time", key, d)
+			}
+		}
+	})
+}
+
+func TestOneTopicDoesNotHoldAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2, Config{}, kfake.SeedTopics(2, "slow"))
+		slow := order("k", "x")
+		slow.Topic = "slow"
+		if _, err := w.producer.Produce(t.Context(), slow); err != nil {
+			t.Fatal(err)
+		}
+		w.must("k", "a")
+		w.link.once(silence)
+		stuck := w.later(slow)
+		synctest.Wait()
+		for range 5 {
+			start := time.Now()
+			w.must("k", "b")
+			w.must("", "c")
+			if d := time.Since(start); d > 0 {
+				t.Errorf("took %v behind the slow topic", d)
+			}
+		}
+		if err := <-stuck; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Records without a key reach every partition, so that all consumers of a
+// group have work.
+func TestSharedRecordsGoEverywhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 8, Config{}, three()...)
+		count := make(map[int32]int)
+		for range 160 {
+			count[w.must("", "x").Partition]++
+		}
+		for p := range int32(8) {
+			if count[p] < 5 {
+				t.Errorf("partition %d got %d of 160 records: %v", p, count[p], count)
+			}
+		}
+	})
+}
+
+// Partitions that are added are used without a restart, for new records by
+// their place among all of them.
+func TestTopicGrows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, Config{})
+		w.must("k", "a")
+		r := kmsg.NewPtrCreatePartitionsRequest()
+		grown := kmsg.NewCreatePartitionsRequestTopic()
+		grown.Topic, grown.Count = "orders", 6
+		r.Topics, r.TimeoutMillis = append(r.Topics, grown), 1000
+		w.ask(r)
+		<-time.After(refreshEvery + time.Second)
+		w.must("k", "b") // finds out
+		synctest.Wait()
+		for i := range 20 {
+			key := fmt.Sprint(i)
+			if got, want := w.must(key, "c").Partition, record.Partition([]byte(key), 6); got != want {
+				t.Errorf("key %q went to partition %d, want %d", key, got, want)
+			}
+		}
+	})
+}
