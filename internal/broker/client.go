@@ -10,9 +10,9 @@
 //
 // # Concurrency
 //
-// A Client is safe for use by many goroutines. It starts none of its own; the
-// Transport keeps one a connection and one that refreshes what it knows of the
-// cluster, and Close ends them.
+// A Client is safe for use by many goroutines. It starts none that outlive a
+// call; the Transport keeps one a connection and one that refreshes what it
+// knows of the cluster, and Close ends them.
 //
 // # What it does not do
 //
@@ -39,6 +39,9 @@ const clientID = "osmosis"
 // metadataTTL bounds how long the Transport may believe in a leader or an
 // address that has changed. Its default of 6 s would make a leader move that long.
 const metadataTTL = 2 * time.Second
+
+// dialTimeout bounds how long a host may take to accept a connection.
+const dialTimeout = 3 * time.Second
 
 // requestTimeout bounds a request whose caller set no deadline, so that a
 // broker that accepts connections and never answers holds nobody for good.
@@ -70,13 +73,17 @@ type Client struct {
 	decompressor kgo.Decompressor
 
 	mu       sync.Mutex
-	versions map[int32]map[int16]int16 // broker → API key → newest version it takes
+	versions map[int32]map[int16]span // broker → API key → versions it takes
 }
 
 // New makes a Client. It dials nothing: the first request does.
 func New(c Config) *Client {
+	dial := c.Dial
+	if c.TLS == nil {
+		dial = guarded(dial)
+	}
 	transport := &kafka.Transport{
-		Dial:        c.Dial,
+		Dial:        dial,
 		TLS:         c.TLS,
 		SASL:        c.SASL,
 		ClientID:    clientID,
@@ -87,7 +94,7 @@ func New(c Config) *Client {
 		transport:    transport,
 		api:          &kafka.Client{Addr: kafka.TCP(c.Addresses...), Transport: transport, Timeout: requestTimeout},
 		decompressor: kgo.DefaultDecompressor(),
-		versions:     make(map[int32]map[int16]int16),
+		versions:     make(map[int32]map[int16]span),
 	}
 }
 

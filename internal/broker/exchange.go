@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -40,7 +41,7 @@ var buffers = sync.Pool{New: func() any { return new([]byte) }}
 // maxPooled keeps one huge request from staying in memory for good.
 const maxPooled = 4 << 20
 
-func (e *exchange) ApiKey() protocol.ApiKey { //nolint:revive // the interface's spelling
+func (e *exchange) ApiKey() protocol.ApiKey {
 	return protocol.ApiKey(e.request.Key())
 }
 
@@ -79,8 +80,8 @@ func (e *exchange) RawExchange(rw io.ReadWriter) (protocol.Message, error) {
 	if length < 4 || length > maxResponse {
 		return nil, fmt.Errorf("read response: a length of %d bytes", length)
 	}
-	body := make([]byte, length)
-	if _, err := io.ReadFull(rw, body); err != nil {
+	body, err := readBody(rw, int(length))
+	if err != nil {
 		return nil, fmt.Errorf("read response: %w", err)
 	}
 	if got := binary.BigEndian.Uint32(body); got != correlation {
@@ -100,6 +101,24 @@ func (e *exchange) RawExchange(rw io.ReadWriter) (protocol.Message, error) {
 	}
 	e.answer = answer
 	return e, nil
+}
+
+// readBody reads length bytes. It takes memory as they come and not for what
+// was announced, since the other side may be no broker at all.
+func readBody(r io.Reader, length int) ([]byte, error) {
+	const first = 1 << 20
+	body := make([]byte, 0, min(length, first))
+	for len(body) < length {
+		if len(body) == cap(body) {
+			body = slices.Grow(body, min(len(body), length-len(body)))
+		}
+		n, err := io.ReadFull(r, body[len(body):min(cap(body), length)])
+		body = body[:len(body)+n]
+		if err != nil {
+			return nil, err
+		}
+	}
+	return body, nil
 }
 
 // skipTags passes over the tagged fields of a response header.
@@ -140,15 +159,24 @@ func (c *Client) ask(ctx context.Context, broker int32, r kmsg.Request) (kmsg.Re
 	}
 	m, err := c.transport.RoundTrip(ctx, c.api.Addr, &exchange{request: r, broker: broker})
 	if err != nil {
-		c.forget(broker)
+		if !errors.Is(err, context.Canceled) { // which says nothing of the broker
+			c.forget(broker)
+		}
 		return nil, fmt.Errorf("%s: %w", kmsg.NameForKey(r.Key()), err)
 	}
 	return m.(*exchange).answer, nil
 }
 
+// span is the versions of an API that one side can speak.
+type span struct{ least, most int16 }
+
+// ErrVersion says that a broker is too old, or too new, for this client. The
+// oldest it can do with is Kafka 0.11, where record batches and transactions began.
+var ErrVersion = errors.New("no version in common")
+
 // version picks the version of an API to speak with a broker: the newest that
 // both sides know. It asks a broker once what it takes.
-func (c *Client) version(ctx context.Context, broker int32, key, ours int16) (int16, error) {
+func (c *Client) version(ctx context.Context, broker int32, key int16, ours span) (int16, error) {
 	c.mu.Lock()
 	known, ok := c.versions[broker]
 	c.mu.Unlock()
@@ -157,15 +185,28 @@ func (c *Client) version(ctx context.Context, broker int32, key, ours int16) (in
 		if err != nil {
 			return 0, err
 		}
-		known = make(map[int16]int16)
-		for _, k := range answer.(*kmsg.ApiVersionsResponse).ApiKeys {
-			known[k.ApiKey] = k.MaxVersion
+		spoken := answer.(*kmsg.ApiVersionsResponse)
+		if err := failure(spoken.ErrorCode); err != nil {
+			return 0, fmt.Errorf("ask for API versions: %w", err)
+		}
+		known = make(map[int16]span)
+		for _, k := range spoken.ApiKeys {
+			known[k.ApiKey] = span{k.MinVersion, k.MaxVersion}
 		}
 		c.mu.Lock()
 		c.versions[broker] = known
 		c.mu.Unlock()
 	}
-	return min(ours, known[key]), nil
+	theirs, ok := known[key]
+	if !ok {
+		return 0, fmt.Errorf("%s: %w: the broker does not offer it", kmsg.NameForKey(key), ErrVersion)
+	}
+	version := min(ours.most, theirs.most)
+	if version < max(ours.least, theirs.least) {
+		return 0, fmt.Errorf("%s: %w: %d to %d here, %d to %d at the broker",
+			kmsg.NameForKey(key), ErrVersion, ours.least, ours.most, theirs.least, theirs.most)
+	}
+	return version, nil
 }
 
 // forget drops what a broker said of its versions: one that failed may come
@@ -173,7 +214,7 @@ func (c *Client) version(ctx context.Context, broker int32, key, ours int16) (in
 func (c *Client) forget(broker int32) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	maps.DeleteFunc(c.versions, func(id int32, _ map[int16]int16) bool { return id == broker || id == anyBroker })
+	maps.DeleteFunc(c.versions, func(id int32, _ map[int16]span) bool { return id == broker || id == anyBroker })
 }
 
 // failure turns an error code of Kafka's into an error; 0 is none.

@@ -27,7 +27,7 @@ type FetchRequest struct {
 // FetchFrom is a partition and the first offset wanted of it.
 type FetchFrom struct {
 	Topic     string
-	ID        TopicID // zero: by name, so that a recreated topic is not noticed
+	ID        TopicID // zero: the whole request goes by name, so that a recreated topic is not noticed
 	Partition int32
 	Offset    int64
 }
@@ -51,7 +51,8 @@ type Fetched struct {
 	// LogStart is the first offset that is still there.
 	LogStart int64
 	// Err is the partition's own error: kafka.OffsetOutOfRange,
-	// kafka.NotLeaderForPartition, ErrUnknownTopicID and the like.
+	// kafka.NotLeaderForPartition, ErrUnknownTopicID and the like, or that the
+	// bytes at Next cannot be read. Records before them are given all the same.
 	Err error
 }
 
@@ -68,14 +69,14 @@ type Record struct {
 // transactions are passed over. The error is for the whole request; each
 // partition has its own in Fetched. The records' bytes alias the response.
 func (c *Client) Fetch(ctx context.Context, q FetchRequest) ([]Fetched, error) {
-	const byTopicID, byName = 13, 12
+	const byTopicID, byName, readCommitted = 13, 12, 4
 	ctx, cancel := context.WithTimeout(ctx, q.MaxWait+requestTimeout)
 	defer cancel()
 
-	ours := int16(byTopicID)
+	ours := span{readCommitted, byTopicID}
 	for _, f := range q.From {
 		if f.ID == (TopicID{}) {
-			ours = byName
+			ours.most = byName
 		}
 	}
 	version, err := c.version(ctx, q.Leader, (&kmsg.FetchRequest{}).Key(), ours)
@@ -91,7 +92,7 @@ func (c *Client) Fetch(ctx context.Context, q FetchRequest) ([]Fetched, error) {
 	r.IsolationLevel = 1 // read committed
 	r.SessionEpoch = -1  // no fetch session: sessions tie a reader to one connection
 	for _, f := range q.From {
-		if n := len(r.Topics); n == 0 || r.Topics[n-1].Topic != f.Topic {
+		if n := len(r.Topics); n == 0 || r.Topics[n-1].Topic != f.Topic || r.Topics[n-1].TopicID != f.ID {
 			t := kmsg.NewFetchRequestTopic()
 			t.Topic, t.TopicID = f.Topic, f.ID
 			r.Topics = append(r.Topics, t)
@@ -138,6 +139,11 @@ func (c *Client) decode(f FetchFrom, p *kmsg.FetchResponseTopicPartition) Fetche
 	}
 	if out.Err == nil && got.Err != nil {
 		out.Err = fmt.Errorf("decode records of topic %q, partition %d: %w", f.Topic, f.Partition, got.Err)
+	}
+	if out.Err == nil && next == f.Offset && len(p.RecordBatches) > 0 {
+		// Asking again would be answered the same, at once and for ever.
+		out.Err = fmt.Errorf("decode records of topic %q, partition %d: no whole batch in %d bytes at offset %d",
+			f.Topic, f.Partition, len(p.RecordBatches), next)
 	}
 	if len(got.Records) == 0 {
 		return out

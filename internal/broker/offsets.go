@@ -4,7 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"sync"
 
+	"github.com/segmentio/kafka-go"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
@@ -25,29 +29,40 @@ const (
 // kafka-go's own ListOffsets is not used: it gives 0 for a partition that is
 // missing from the answer.
 func (c *Client) Offsets(ctx context.Context, t Topic, partitions []int32, at int64) (map[int32]int64, error) {
+	var errs []error
 	byLeader := make(map[int32][]int32)
 	for _, p := range partitions {
 		if p < 0 || p >= t.Partitions() || t.Leaders[p] < 0 {
+			errs = append(errs, fmt.Errorf("list offsets of topic %q, partition %d: %w", t.Name, p, kafka.LeaderNotAvailable))
 			continue
 		}
 		byLeader[t.Leaders[p]] = append(byLeader[t.Leaders[p]], p)
 	}
 	found := make(map[int32]int64, len(partitions))
-	var errs []error
+	// All at once: a broker that does not answer uses up its own time only.
+	var asking sync.WaitGroup
+	var mu sync.Mutex // guards found and errs
 	for leader, led := range byLeader {
-		if err := c.offsets(ctx, leader, t.Name, led, at, found); err != nil {
-			errs = append(errs, err)
-		}
+		asking.Go(func() {
+			offsets, err := c.offsets(ctx, leader, t.Name, led, at)
+			mu.Lock()
+			defer mu.Unlock()
+			maps.Copy(found, offsets)
+			if err != nil {
+				errs = append(errs, err)
+			}
+		})
 	}
+	asking.Wait()
 	return found, errors.Join(errs...)
 }
 
-// offsets asks one broker and adds what it says to found.
-func (c *Client) offsets(ctx context.Context, leader int32, topic string, partitions []int32, at int64, found map[int32]int64) error {
-	const ours = 6
-	version, err := c.version(ctx, leader, (&kmsg.ListOffsetsRequest{}).Key(), ours)
+// offsets asks one broker.
+func (c *Client) offsets(ctx context.Context, leader int32, topic string, partitions []int32, at int64) (map[int32]int64, error) {
+	// Version 0 answers with lists of segments.
+	version, err := c.version(ctx, leader, (&kmsg.ListOffsetsRequest{}).Key(), span{1, 6})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	r := kmsg.NewPtrListOffsetsRequest()
 	r.SetVersion(version)
@@ -62,24 +77,31 @@ func (c *Client) offsets(ctx context.Context, leader int32, topic string, partit
 	r.Topics = append(r.Topics, asked)
 	answer, err := c.ask(ctx, leader, r)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	found := make(map[int32]int64, len(partitions))
 	var errs []error
 	var late []int32
 	for _, t := range answer.(*kmsg.ListOffsetsResponse).Topics {
 		for _, p := range t.Partitions {
 			switch err := failure(p.ErrorCode); {
+			case t.Topic != topic || !slices.Contains(partitions, p.Partition):
+				errs = append(errs, fmt.Errorf("list offsets of topic %q: an answer for topic %q, partition %d", topic, t.Topic, p.Partition))
 			case err != nil:
 				errs = append(errs, fmt.Errorf("list offsets of topic %q, partition %d: %w", topic, p.Partition, err))
-			case p.Offset < 0: // no record is that new
+			case p.Offset >= 0:
+				found[p.Partition] = p.Offset
+			case at >= 0: // no record is that new
 				late = append(late, p.Partition)
 			default:
-				found[p.Partition] = p.Offset
+				errs = append(errs, fmt.Errorf("list offsets of topic %q, partition %d: offset %d", topic, p.Partition, p.Offset))
 			}
 		}
 	}
-	if len(late) > 0 && at >= 0 {
-		errs = append(errs, c.offsets(ctx, leader, topic, late, HighWatermark, found))
+	if len(late) > 0 {
+		ends, err := c.offsets(ctx, leader, topic, late, HighWatermark)
+		maps.Copy(found, ends)
+		errs = append(errs, err)
 	}
-	return errors.Join(errs...)
+	return found, errors.Join(errs...)
 }

@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -32,10 +33,10 @@ type Produced struct {
 // With a topic id, a broker that knows how (Kafka 4.0 and newer) refuses a
 // batch for a topic that was deleted and made again.
 func (c *Client) Produce(ctx context.Context, leader int32, t Topic, batches []Batch) ([]Produced, error) {
-	const byTopicID, byName = 13, 12
-	ours := int16(byTopicID)
+	const byTopicID, byName, recordBatches = 13, 12, 3
+	ours := span{recordBatches, byTopicID}
 	if t.ID == (TopicID{}) {
-		ours = byName
+		ours.most = byName
 	}
 	version, err := c.version(ctx, leader, (&kmsg.ProduceRequest{}).Key(), ours)
 	if err != nil {
@@ -69,6 +70,11 @@ func (c *Client) Produce(ctx context.Context, leader int32, t Topic, batches []B
 				v.Message = *p.ErrorMessage
 			}
 			verdicts = append(verdicts, v)
+		}
+	}
+	for _, b := range batches {
+		if !slices.ContainsFunc(verdicts, func(v Produced) bool { return v.Partition == b.Partition }) {
+			return nil, fmt.Errorf("produce to topic %q: no verdict for partition %d", t.Name, b.Partition)
 		}
 	}
 	if len(verdicts) != len(batches) {

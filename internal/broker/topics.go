@@ -44,8 +44,9 @@ func (t Topic) Partitions() int32 { return int32(len(t.Leaders)) }
 // Topic asks a broker, not a cache, for one topic. The error is
 // kafka.UnknownTopicOrPartition when there is none of that name.
 func (c *Client) Topic(ctx context.Context, name string) (Topic, error) {
-	const withTopicIDs = 12
-	version, err := c.version(ctx, anyBroker, (&kmsg.MetadataRequest{}).Key(), withTopicIDs)
+	// Before version 4 a question could not say that it is not to create the topic.
+	const withoutCreation, withTopicIDs = 4, 12
+	version, err := c.version(ctx, anyBroker, (&kmsg.MetadataRequest{}).Key(), span{withoutCreation, withTopicIDs})
 	if err != nil {
 		return Topic{}, err
 	}
@@ -66,6 +67,9 @@ func (c *Client) Topic(ctx context.Context, name string) (Topic, error) {
 		return Topic{}, fmt.Errorf("describe topic %q: %w", name, err)
 	}
 	t := Topic{Name: name, ID: topics[0].TopicID, Leaders: make([]int32, len(topics[0].Partitions))}
+	for i := range t.Leaders {
+		t.Leaders[i] = -1
+	}
 	for _, p := range topics[0].Partitions {
 		if p.Partition < 0 || int(p.Partition) >= len(t.Leaders) {
 			return Topic{}, fmt.Errorf("describe topic %q: partition %d of %d", name, p.Partition, len(t.Leaders))
@@ -86,9 +90,10 @@ type TopicSpec struct {
 	Config map[string]string
 }
 
-// Ensure gives the topic, and makes it first where it is missing. It returns
-// when every partition has a leader, so that the next request finds it. A
-// topic that is there already is left as it is.
+// Ensure gives the topic, and makes it first where it is missing. Then it
+// returns when every partition has a leader, so that the next request finds it.
+// A topic that is there already is left as it is, and given as it is: one whose
+// broker is down must not hold those who need the other partitions.
 func (c *Client) Ensure(ctx context.Context, spec TopicSpec) (Topic, error) {
 	t, err := c.Topic(ctx, spec.Name)
 	if !errors.Is(err, kafka.UnknownTopicOrPartition) {
