@@ -3,6 +3,7 @@ package ingress
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -50,7 +51,7 @@ type topic struct {
 	shared   queue // records that may go anywhere
 	parts    []*partition
 	leaders  []*leader
-	turn     int // the leader whose turn it is to take shared records
+	turn     int // the partition whose turn it is to take shared records
 	busy     int // partitions with a batch
 	limit    int // bytes of a batch; smaller than maxBatch after a refusal
 
@@ -62,6 +63,7 @@ type topic struct {
 type partition struct {
 	number  int32
 	leader  *leader
+	at      int // where it is in leader.parts
 	waiting queue
 	batch   *batch // the one in flight or to be sent again
 	held    bool   // no new batch until a pause is over
@@ -166,21 +168,27 @@ func (t *topic) wake(l *leader) {
 	t.p.work.Go(func() { t.send(l) })
 }
 
-// wakeAny starts a sender at a leader with a free partition, for shared
-// records: at one that answers, if there is one.
+// wakeAny starts a sender for shared records, at the leader of the next free
+// partition. The turn goes by partitions, not by leaders, of which one may
+// have many and another few.
 func (t *topic) wakeAny() {
-	for i := range t.leaders {
-		at := (t.turn + i) % len(t.leaders)
-		if l := t.leaders[at]; l.free() && l.senders < maxSenders && t.trusts(l) {
+	if !slices.ContainsFunc(t.leaders, t.canShare) {
+		return // as always under load, when all senders run
+	}
+	for i := range t.parts {
+		at := (t.turn + i) % len(t.parts)
+		if part := t.parts[at]; part.batch == nil && !part.held && t.canShare(part.leader) {
 			t.turn = at + 1
-			t.wake(l)
+			part.leader.turn = part.at
+			t.wake(part.leader)
 			return
 		}
 	}
 }
 
-func (l *leader) free() bool {
-	return l.broker != leaderless && !l.paused && l.busy < len(l.parts)
+// canShare tells whether another sender may take shared records to a leader.
+func (t *topic) canShare(l *leader) bool {
+	return l.broker != leaderless && !l.paused && l.senders < maxSenders && l.busy < len(l.parts) && t.trusts(l)
 }
 
 // trusts tells whether shared records may go to a leader: for a while not to
@@ -301,7 +309,7 @@ func (t *topic) lead() {
 			}
 			t.leaders = append(t.leaders, l)
 		}
-		part.leader = l
+		part.leader, part.at = l, len(l.parts)
 		l.parts = append(l.parts, part)
 		if part.batch != nil {
 			l.busy++
