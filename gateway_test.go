@@ -68,7 +68,8 @@ func newGateway(t *testing.T, configure ...func(*App)) *gateway {
 	s.cluster = cluster
 	// A context of this bubble takes the place of the process'.
 	before := exitContext
-	exitContext, s.leave = context.WithCancel(context.Background())
+	ctx, leave := context.WithCancel(context.Background())
+	exitContext, s.leave = ctx, leave
 	app := &App{logger: zap.NewNop(), started: make(chan struct{})}
 	for _, c := range configure {
 		c(app)

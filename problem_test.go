@@ -63,7 +63,7 @@ func TestProblemForErrorPages(t *testing.T) {
 		if errors.As(err, &passed) != test.passed || test.passed == (w.Body.Len() > 0) {
 			t.Errorf("%s: %v, %q", name, err, w.Body)
 		}
-		if test.passed && (passed.StatusCode != 503 || passed.Err.Error() != "Away.") || w.Header().Get("Retry-After") != "1" {
+		if test.passed && (passed.StatusCode != http.StatusServiceUnavailable || passed.Err.Error() != "Away.") || w.Header().Get("Retry-After") != "1" {
 			t.Errorf("%s: %v %v", name, err, w.Header())
 		}
 	}

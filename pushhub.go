@@ -369,7 +369,7 @@ func pumpFor(ctx context.Context, d time.Duration, sub subscription, send func(h
 	}
 }
 
-// Interface guards
+// Interface guards.
 var (
 	_ caddy.Provisioner           = (*StreamsHandler)(nil)
 	_ caddyhttp.MiddlewareHandler = (*StreamsHandler)(nil)

@@ -1,9 +1,11 @@
 package osmosis
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -219,4 +221,45 @@ func TestETagMatches(t *testing.T) {
 			t.Errorf("%s: %t", field, got)
 		}
 	}
+}
+
+// Where the workers' progress is known a queued request says how far it is
+// from its turn; once it is being worked on there is no such place any more.
+func TestPosition(t *testing.T) {
+	virtually(t, func(t *testing.T, s *gateway) {
+		eta := 1500 * time.Millisecond
+		v := visit{settings: s.app.settings, position: func(context.Context) (int64, time.Duration, bool) { return 12, eta, true }}
+		ask := func(status record.State) document {
+			w := httptest.NewRecorder()
+			if err := v.writeSnapshot(w, s.request(http.MethodGet, "/"), &snapshot{status: status}); err != nil {
+				t.Fatal(err)
+			}
+			return answer{w.Result(), w.Body.String()}.document(t)
+		}
+		if d := ask(record.StateQueued); d.Position == nil || *d.Position != 12 || d.ETA == nil || *d.ETA != 2 {
+			t.Errorf("%+v", d)
+		}
+		eta = -1 // not known
+		if d := ask(record.StateQueued); d.Position == nil || d.ETA != nil {
+			t.Errorf("%+v", d)
+		}
+		if d := ask(record.StateDelivering); d.Position != nil || d.ETA != nil {
+			t.Errorf("%+v", d)
+		}
+	})
+}
+
+// An exit does not wait for clients that are held.
+func TestLongPollOnExit(t *testing.T) {
+	virtually(t, func(t *testing.T, s *gateway) {
+		path := s.path(s.accept())
+		later(t, 3*time.Second, s.leave)
+		begun := time.Now()
+		if d := s.get(path, "Prefer", "wait=60").document(t); d.Status != "queued" {
+			t.Errorf("%+v", d)
+		}
+		if took := time.Since(begun); took > 4*time.Second {
+			t.Errorf("held for %s", took)
+		}
+	})
 }

@@ -170,5 +170,5 @@ func failure(end record.End) string {
 	return text + "."
 }
 
-// Interface guards
+// Interface guards.
 var _ subscription = (*hub.Subscription)(nil)

@@ -1,7 +1,10 @@
 package osmosis
 
 import (
+	"context"
+	"errors"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -101,6 +104,34 @@ func TestResultHolds(t *testing.T) {
 		}
 		if took := time.Since(begun); took > 5*time.Second {
 			t.Errorf("held for %s", took)
+		}
+	})
+}
+
+// waitResult is what holds a request for its real answer.
+func TestWaitResult(t *testing.T) {
+	virtually(t, func(t *testing.T, s *gateway) {
+		c := s.accept()
+		sub := s.app.inside.hub.Follow(streamOf(c), nil)
+		defer sub.Close()
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		defer cancel()
+		if f, err := waitResult(ctx, sub); f != nil || !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("%v, %v", f, err)
+		}
+		s.reply(c, record.Reply{Body: []byte("part"), More: true})
+		s.reply(c, record.Reply{Status: 201, Body: []byte("whole"), Header: http.Header{"Cache-Control": {"max-age=60"}}})
+		f, err := waitResult(t.Context(), sub)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := httptest.NewRecorder()
+		w.Header().Set("Cache-Control", "no-store")
+		if err := writeFinal(w, s.request(http.MethodPost, "/orders"), f); err != nil {
+			t.Fatal(err)
+		}
+		if w.Code != 201 || w.Body.String() != "whole" || w.Header().Get("Cache-Control") != "max-age=60" {
+			t.Errorf("%d %v %s", w.Code, w.Header(), w.Body)
 		}
 	})
 }

@@ -161,6 +161,21 @@ func TestHeartbeat(t *testing.T) {
 	})
 }
 
+// A client that has seen the end asks while the broker is away: nobody can tell
+// it 204, and the stream is open at once all but that.
+func TestEndWithoutBroker(t *testing.T) {
+	virtually(t, func(t *testing.T, s *gateway) {
+		c := s.accept()
+		end := hub.Cursor{Incarnation: c.ReplyIncarnation, Offset: c.Floor, Mark: hub.MarkEnd}
+		s.cut()
+		begun := time.Now()
+		s.listen(s.path(c), "Last-Event-ID", end.String())
+		if took := time.Since(begun); took > 3*time.Second {
+			t.Errorf("the first bytes took %s", took)
+		}
+	})
+}
+
 // A cursor that fits nothing is told, and the stream comes from its start.
 func TestUselessCursor(t *testing.T) {
 	virtually(t, func(t *testing.T, s *gateway) {
