@@ -69,7 +69,7 @@ func newGateway(t *testing.T, configure ...func(*App)) *gateway {
 	// A context of this bubble takes the place of the process'.
 	before := exitContext
 	ctx, leave := context.WithCancel(context.Background())
-	exitContext, s.leave = ctx, leave
+	exitContext, s.leave = ctx, leave //nolint:fatcontext // it takes a place, and is nested in nothing
 	app := &App{logger: zap.NewNop(), started: make(chan struct{})}
 	for _, c := range configure {
 		c(app)
