@@ -1,0 +1,153 @@
+package hub
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"testing"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+	"github.com/twmb/franz-go/pkg/kfake"
+
+	"github.com/osmosis-gateway/caddy-osmosis/internal/broker"
+	"github.com/osmosis-gateway/caddy-osmosis/record"
+)
+
+// rig is a cluster with a reply topic and a hub that reads it.
+type rig struct {
+	*gatewayCluster
+	client     *broker.Client
+	hub        *Hub
+	partitions int32
+}
+
+// newRig makes a cluster with a topic of so many partitions, and a hub that is
+// not a member of any group: what it reads is read on demand.
+func newRig(t *testing.T, partitions int32, options ...kfake.Opt) *rig {
+	t.Helper()
+	c := newGatewayCluster(t, options...)
+	if err := c.CreateTopic(gatewayTopic, partitions, map[string]string{"message.timestamp.type": "LogAppendTime"}); err != nil {
+		t.Fatal(err)
+	}
+	r := &rig{gatewayCluster: c, client: c.client(), partitions: partitions}
+	r.hub = r.newHub(Config{})
+	return r
+}
+
+func (r *rig) newHub(c Config) *Hub {
+	c.Broker, c.Topic = r.client, gatewayTopic
+	h := New(c)
+	r.t.Cleanup(h.Close)
+	return h
+}
+
+// incarnation asks for the topic's.
+func (r *rig) incarnation() uint32 {
+	r.t.Helper()
+	is, err := r.client.Topic(r.t.Context(), gatewayTopic)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return is.ID.Incarnation()
+}
+
+// stream gives a stream in partition 0, from the log's start, that expires in an hour.
+func (r *rig) stream(id string) Stream {
+	r.t.Helper()
+	return Stream{
+		ID: id, Topic: gatewayTopic, Partitions: r.partitions, Incarnation: r.incarnation(),
+		Issued: time.Now(), Expires: time.Now().Add(time.Hour),
+	}
+}
+
+// put produces replies to a partition and gives the offset of the first.
+func (r *rig) put(partition int32, replies ...record.Reply) int64 {
+	r.t.Helper()
+	records := make([]record.Record, len(replies))
+	for i, reply := range replies {
+		records[i] = reply.Record()
+	}
+	return r.putRecords(partition, records...)
+}
+
+func (r *rig) putRecords(partition int32, records ...record.Record) int64 {
+	r.t.Helper()
+	batch := make([]kafka.Record, len(records))
+	for i, rec := range records {
+		batch[i] = kafka.Record{Key: kafka.NewBytes(rec.Key), Value: kafka.NewBytes(rec.Value), Headers: rec.Headers}
+	}
+	answer, err := r.client.API().Produce(r.t.Context(), &kafka.ProduceRequest{
+		Topic: gatewayTopic, Partition: int(partition), RequiredAcks: kafka.RequireAll, Records: kafka.NewRecordReader(batch...),
+	})
+	if err == nil {
+		err = answer.Error
+	}
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return answer.BaseOffset
+}
+
+// part is a reply that others follow, last one that ends its stream.
+func part(id, body string) record.Reply {
+	return record.Reply{StreamID: id, Status: 200, Body: []byte(body), More: true}
+}
+
+func last(id, body string) record.Reply {
+	return record.Reply{StreamID: id, Status: 200, Body: []byte(body)}
+}
+
+func state(id string, s record.State) record.Reply {
+	return record.Reply{StreamID: id, State: s, Body: []byte(`{"reason":"because","attempt":2}`)}
+}
+
+// follow subscribes until the test ends.
+func (r *rig) follow(s Stream, from *Cursor) *Subscription {
+	sub := r.hub.Follow(s, from)
+	r.t.Cleanup(sub.Close)
+	return sub
+}
+
+// tell describes an event in a few words, by which tests compare.
+func tell(e Event, err error) string {
+	switch {
+	case errors.Is(err, io.EOF):
+		return "eof"
+	case errors.Is(err, context.DeadlineExceeded):
+		return "silence"
+	case err != nil:
+		return err.Error()
+	}
+	switch e.Kind {
+	case KindReply:
+		return fmt.Sprintf("reply %s @%d/%d", e.Entry.Reply.Body, e.Cursor.Partition, e.Cursor.Offset)
+	case KindStatus:
+		return "status " + string(e.Entry.Reply.State)
+	case KindGap:
+		return "gap " + e.Gap.Reason
+	case KindEnd:
+		return fmt.Sprintf("end %s%s", e.End.Status, e.Cursor.Mark.suffix())
+	case KindCaughtUp:
+		return "caught up"
+	}
+	return fmt.Sprintf("event of kind %d", e.Kind)
+}
+
+// next gives the next event, and waits ten seconds for it.
+func next(sub *Subscription) (Event, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	return sub.Next(ctx)
+}
+
+// expect reads events and compares them with what is wanted.
+func expect(t *testing.T, sub *Subscription, want ...string) {
+	t.Helper()
+	for i, w := range want {
+		if got := tell(next(sub)); got != w {
+			t.Fatalf("event %d of %q: %q", i, want, got)
+		}
+	}
+}
