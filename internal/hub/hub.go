@@ -183,10 +183,13 @@ func (h *Hub) Ended(ctx context.Context, s Stream, c Cursor) (bool, error) {
 
 // evict drops the oldest records of the largest windows until all fit their bound.
 func (h *Hub) evict() {
-	const batch = 64
 	h.evicting.Lock()
 	defer h.evicting.Unlock()
-	for h.windowBytes.Load() > h.config.WindowBytes {
+	for {
+		excess := h.windowBytes.Load() - h.config.WindowBytes
+		if excess <= 0 {
+			return
+		}
 		var largest *partition
 		var most int64
 		h.mu.Lock()
@@ -201,7 +204,7 @@ func (h *Hub) evict() {
 		if largest == nil {
 			return
 		}
-		largest.evict(batch)
+		largest.evict(excess)
 	}
 }
 

@@ -240,16 +240,19 @@ func (p *partition) pause(d time.Duration) {
 	p.pausedUntil = time.Now().Add(d)
 }
 
-// evict drops up to n of the oldest records in memory.
-func (p *partition) evict(n int) {
+// evict drops the oldest records in memory until so many bytes are free, but
+// not more than a few at a time, since readers wait for the lock.
+func (p *partition) evict(excess int64) {
+	const batch = 64
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for range n {
+	for n := 0; n < batch && excess > 0; n++ {
 		freed := p.window.evict()
 		if freed == 0 {
 			return
 		}
 		p.hub.windowBytes.Add(-freed)
+		excess -= freed
 	}
 }
 

@@ -53,12 +53,12 @@ func (r *rig) incarnation() uint32 {
 	return is.ID.Incarnation()
 }
 
-// stream gives a stream in partition 0, from the log's start, that expires in an hour.
+// stream gives a stream in partition 0, from the log's start, that expires in ten minutes.
 func (r *rig) stream(id string) Stream {
 	r.t.Helper()
 	return Stream{
 		ID: id, Topic: gatewayTopic, Partitions: r.partitions, Incarnation: r.incarnation(),
-		Issued: time.Now(), Expires: time.Now().Add(time.Hour),
+		Issued: time.Now(), Expires: time.Now().Add(10 * time.Minute),
 	}
 }
 

@@ -1,0 +1,101 @@
+package hub
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestExpiry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, 1)
+		s := r.stream("a")
+		sub := r.follow(s, nil)
+		r.put(0, part("b", "x"), part("a", "one"))
+		expect(t, sub, "reply one @0/1", "caught up")
+
+		time.Sleep(time.Until(s.Expires.Add(expiryGrace - 15*time.Second)))
+		expect(t, sub, "silence")
+		time.Sleep(time.Until(s.Expires.Add(time.Second)))
+		r.put(0, last("a", "too late"))
+		expect(t, sub, "end expired-expired", "eof")
+		if late := time.Since(s.Expires.Add(expiryGrace)); late > time.Second {
+			t.Errorf("told %v late", late)
+		}
+	})
+}
+
+// An expired stream is expired for everyone who asks, with the cursor of any event.
+func TestExpiredStreamAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, 1)
+		s := r.stream("a")
+		r.put(0, part("a", "one"))
+		time.Sleep(time.Until(s.Expires.Add(time.Second)))
+		late := r.put(0, last("a", "too late"))
+		time.Sleep(expiryGrace)
+
+		sub := r.follow(s, nil)
+		expect(t, sub, "reply one @0/0")
+		e, err := next(sub)
+		if got := tell(e, err); got != "end expired-expired" {
+			t.Fatal(got)
+		}
+		expect(t, r.follow(s, &e.Cursor), "eof")
+		if ended, err := r.hub.Ended(t.Context(), s, e.Cursor); err != nil || !ended {
+			t.Error(ended, err)
+		}
+		expect(t, r.follow(s, &Cursor{Incarnation: s.Incarnation}), "end expired-expired", "eof")
+		// A record that was not pushed is nobody's cursor.
+		for _, mark := range []Mark{MarkNone, MarkEnd} {
+			expect(t, r.follow(s, &Cursor{Incarnation: s.Incarnation, Offset: late, Mark: mark}), "gap cursor", "reply one @0/0", "end expired-expired", "eof")
+		}
+	})
+}
+
+// A reply in time is the end, however late the client comes.
+func TestRepliedStreamDoesNotExpire(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, 1)
+		s := r.stream("a")
+		time.Sleep(time.Until(s.Expires))
+		r.put(0, last("a", "just in time"))
+		time.Sleep(5 * time.Minute)
+		expect(t, r.follow(s, nil), "reply just in time @0/0", "end replied-end")
+		expect(t, r.follow(s, &Cursor{Incarnation: s.Incarnation, Mark: MarkExpired}), "gap cursor", "reply just in time @0/0", "end replied-end")
+	})
+}
+
+// While the brokers are out of reach nobody knows whether a reply is there.
+func TestNoExpiryWithoutTheLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, 1)
+		s := r.stream("a")
+		sub := r.follow(s, nil)
+		expect(t, sub, "caught up")
+		r.put(0, part("a", "one"))
+		expect(t, sub, "reply one @0/0")
+		r.goDown()
+		time.Sleep(time.Until(s.Expires.Add(time.Minute)))
+		expect(t, sub, "silence")
+		r.comeUp()
+		expect(t, sub, "end expired-expired", "eof")
+	})
+}
+
+// A topic that was deleted holds no reply any more, so the stream still ends.
+func TestExpiryWithoutTheTopic(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, 1)
+		s := r.stream("a")
+		sub := r.follow(s, nil)
+		expect(t, sub, "caught up")
+		if err := r.DeleteTopic(gatewayTopic); err != nil {
+			t.Fatal(err)
+		}
+		expect(t, sub, "silence")
+		time.Sleep(time.Until(s.Expires.Add(expiryGrace)))
+		expect(t, sub, "end expired-expired", "eof")
+		expect(t, r.follow(s, nil), "end expired-expired", "eof")
+	})
+}
