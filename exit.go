@@ -2,19 +2,16 @@ package osmosis
 
 import (
 	"context"
-	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 )
 
-// exit tells every open stream that the process is about to end, so that it
-// asks its client to come back and closes. It belongs to the process, not to a
-// configuration: streams outlive reloads, on which nothing of this happens.
-var exit = struct {
-	once sync.Once
-	now  chan struct{}
-}{now: make(chan struct{})}
+// exitContext ends when the process is about to, so that every open stream asks
+// its client to come back and closes; as a context it does that without a
+// goroutine for each. It belongs to the process, not to a configuration:
+// streams outlive reloads, on which nothing of this happens.
+var exitContext, announceExit = context.WithCancel(context.Background())
 
 // stopping listens for Caddy's event of that name. It comes on reloads too, and
 // only caddy.Exiting tells the difference. Without it `caddy stop` would wait
@@ -24,7 +21,7 @@ type stopping struct{}
 // Handle closes the streams when the process ends.
 func (stopping) Handle(context.Context, caddy.Event) error {
 	if caddy.Exiting() {
-		exit.once.Do(func() { close(exit.now) })
+		announceExit()
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package osmosis
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -110,7 +111,20 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return fmt.Errorf("load the osmosis app: %w", err)
 	}
-	h.app = app.(*App)
+	h.settle(app.(*App))
+	if h.Scale != nil {
+		h.Scale.Topic, h.Scale.Group = h.Topic, h.Group
+		if err := h.Scale.provision(ctx); err != nil {
+			return err
+		}
+	}
+	h.app.addRoute(h)
+	return nil
+}
+
+// settle fills in defaults.
+func (h *Handler) settle(app *App) {
+	h.app = app
 	h.MaxBody = or(h.MaxBody, defaultMaxBody)
 	if h.Group == "" {
 		h.Group = h.Topic
@@ -124,14 +138,6 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		h.methods[h.Methods[i]] = true
 	}
 	h.allow = strings.Join(h.Methods, ", ")
-	if h.Scale != nil {
-		h.Scale.Topic, h.Scale.Group = h.Topic, h.Group
-		if err := h.Scale.provision(ctx); err != nil {
-			return err
-		}
-	}
-	h.app.addRoute(h)
-	return nil
 }
 
 // Validate refuses values that make no sense.
@@ -184,6 +190,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if refusal != nil {
 		return writeProblem(w, r, *refusal)
 	}
+	// From here on it is produce_timeout and the wait that bound the request: a
+	// deadline of the server's that passes meanwhile would tell a client nothing
+	// while its request is being queued.
+	unhurry(w)
 	deadline := time.Now().Add(h.app.settings.produceTimeout)
 	ctx, cancel := context.WithDeadline(r.Context(), deadline)
 	defer cancel()
@@ -268,7 +278,10 @@ func (h *Handler) queue(ctx context.Context, lease *lease, r *http.Request, repl
 	deadline, _ := ctx.Deadline()
 	request := ingress.Request{Topic: h.Topic, Record: rec, Timeout: time.Until(deadline)}
 	ack, err := lease.producer.Produce(ctx, request)
-	if errors.Is(err, ingress.ErrTopicMissing) && h.app.ensure(ctx, lease.client, h.Topic) == nil {
+	if errors.Is(err, ingress.ErrTopicMissing) {
+		if cause := h.app.ensure(ctx, lease.client, h.Topic); cause != nil {
+			return claims, fmt.Errorf("%w: %w", err, cause)
+		}
 		request.Timeout = time.Until(deadline)
 		ack, err = lease.producer.Produce(ctx, request)
 	}
@@ -312,7 +325,9 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, lease *lease, c
 	}
 	header.Set("Location", path)
 	if wait > 0 {
-		ctx, cancel := context.WithTimeout(r.Context(), wait)
+		serving, leave := whileServing(r.Context())
+		defer leave()
+		ctx, cancel := context.WithTimeout(serving, wait)
 		defer cancel()
 		sub := lease.hub.Follow(streamOf(claims), nil)
 		defer sub.Close()
@@ -329,11 +344,20 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, lease *lease, c
 		w.WriteHeader(http.StatusSeeOther)
 		return nil
 	}
-	header.Set("Content-Type", "application/json")
+	body, err := json.Marshal(accepted{ID: claims.ID, Status: "queued", Stream: url})
+	if err != nil {
+		return fmt.Errorf("encode acceptance: %w", err)
+	}
 	header.Set("Retry-After", pollAfter)
-	w.WriteHeader(http.StatusAccepted)
-	_, err := fmt.Fprintf(w, "{\"id\":%q,\"status\":\"queued\",\"stream\":%q}\n", claims.ID, url)
-	return err
+	writeJSON(w, r, http.StatusAccepted, "application/json", append(body, '\n'))
+	return nil
+}
+
+// accepted is the body of 202.
+type accepted struct {
+	ID     string `json:"id"`
+	Status string `json:"status"`
+	Stream string `json:"stream"`
 }
 
 // clientIP gives the client's address as Caddy determined it (trusted_proxies).

@@ -307,19 +307,6 @@ func (v *visit) knowsTheEnd(ctx context.Context) bool {
 // errExiting ends streams when the process does.
 var errExiting = errors.New("the gateway is going down")
 
-// exitContext ends when the process is about to. As a context it ends any
-// number of streams without a goroutine for each.
-var exitContext = func() context.Context {
-	ctx, cancel := context.WithCancel(context.Background())
-	go awaitExit(cancel)
-	return ctx
-}()
-
-func awaitExit(announce func()) {
-	<-exit.now
-	announce()
-}
-
 // whileServing gives a context that also ends, with errExiting, when the
 // process is about to: nothing else would end a stream then.
 func whileServing(ctx context.Context) (context.Context, func()) {

@@ -104,13 +104,13 @@ func TestOffsets(t *testing.T) {
 
 	bubble(t, "come from each leader, and one that is silent holds up no other", func(t *testing.T) {
 		w := newWorld(t, brokers(3))
-		topic := w.make("orders", 6, nil)
+		w.make("orders", 6, nil)
 		for p := range int32(6) {
 			if err := w.MoveTopicPartition("orders", p, p%3); err != nil {
 				t.Fatal(err)
 			}
 		}
-		topic = w.topic("orders")
+		topic := w.topic("orders")
 		w.ControlKey(int16(kmsg.ListOffsets), func(kmsg.Request) (kmsg.Response, error, bool) {
 			w.KeepControl()
 			return nil, nil, w.CurrentNode() == 1 // taken, and never answered
