@@ -91,19 +91,21 @@ func (w *world) later(r Request) <-chan error {
 	return done
 }
 
-// ask sends any request to the broker.
-func (w *world) ask(r kmsg.Request) kmsg.Response {
+// grow gives "orders" more partitions.
+func (w *world) grow(n int32) {
 	w.t.Helper()
 	client, err := kgo.NewClient(kgo.SeedBrokers(w.ListenAddrs()...), kgo.Dialer(w.link.network.DialContext))
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	defer client.Close()
-	a, err := client.Request(w.t.Context(), r)
-	if err != nil {
+	r := kmsg.NewPtrCreatePartitionsRequest()
+	grown := kmsg.NewCreatePartitionsRequestTopic()
+	grown.Topic, grown.Count = "orders", n
+	r.Topics, r.TimeoutMillis = append(r.Topics, grown), 1000
+	if _, err := client.Request(w.t.Context(), r); err != nil {
 		w.t.Fatal(err)
 	}
-	return a
 }
 
 // stored is a record as it lies on a topic.

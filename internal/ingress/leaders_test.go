@@ -3,11 +3,14 @@ package ingress
 import (
 	"errors"
 	"fmt"
+	"regexp"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/segmentio/kafka-go"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -15,6 +18,22 @@ import (
 )
 
 func three() []kfake.Opt { return []kfake.Opt{kfake.NumBrokers(3), kfake.Ports(9093, 9094, 9095)} }
+
+// portOf gives the port of a broker as an address ends with it.
+func (w *world) portOf(node int32) string {
+	w.t.Helper()
+	answer, err := w.client.API().Metadata(w.t.Context(), &kafka.MetadataRequest{})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, b := range answer.Brokers {
+		if b.ID == int(node) {
+			return fmt.Sprintf(":%d", b.Port)
+		}
+	}
+	w.t.Fatalf("no broker %d", node)
+	return ""
+}
 
 // leaderless makes metadata name no leader for any partition, until undone.
 func (w *world) leaderless() (undo func()) {
@@ -99,6 +118,38 @@ func TestSharedRecordsAvoidASilentLeader(t *testing.T) {
 		}
 		if err := <-first; err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// A leader that stays silent gets few of the shared records: those that find
+// out, and now and then one that looks whether it is back.
+func TestSharedRecordsSeldomTryASilentLeader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 9, Config{}, three()...)
+		for range 30 {
+			w.must("", "before")
+			synctest.Wait()
+		}
+		info, err := w.client.Topic(t.Context(), "orders")
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.link.mute.Store(w.portOf(info.Leaders[0]))
+		var lost atomic.Int32
+		var all sync.WaitGroup
+		for range 600 {
+			all.Go(func() {
+				if _, err := w.produce("", "x"); err != nil {
+					lost.Add(1)
+				}
+			})
+			<-time.After(100 * time.Millisecond)
+		}
+		w.link.mute.Store("none")
+		all.Wait()
+		if n := lost.Load(); n == 0 || n > 10 {
+			t.Errorf("%d of 600 records got no answer in a minute, want a few", n)
 		}
 	})
 }
@@ -202,17 +253,66 @@ func TestSharedRecordsGoEverywhere(t *testing.T) {
 	})
 }
 
+// While a record of a key is in flight for its old partition, the next one of
+// that key must not overtake it on the new one; and calls that overlap must not
+// put the change off for ever.
+func TestTopicGrowsUnderLoad(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2, Config{})
+		w.must("a", "before")
+		w.must("b", "before")
+		w.grow(6)
+		<-time.After(refreshEvery + time.Second)
+		var calls atomic.Int32
+		w.link.onRequest(func() (fate, time.Duration) {
+			if calls.Add(1) == 1 { // the one that is in flight when the growth is found out
+				return pass, attemptTimeout - time.Millisecond
+			}
+			return pass, time.Second
+		})
+		arrived := make(map[string]string) // key → the value that came last
+		w.onProduce(func(_ int, r *kmsg.ProduceRequest) (kmsg.Response, error, bool) {
+			for _, p := range r.Topics[0].Partitions {
+				for _, m := range regexp.MustCompile(`([a-d])#\d{3}`).FindAllStringSubmatch(string(p.Records), -1) {
+					if m[0] < arrived[m[1]] {
+						t.Errorf("%q came to the broker after %q", m[0], arrived[m[1]])
+					}
+					arrived[m[1]] = m[0]
+				}
+			}
+			return nil, nil, false
+		})
+		var all sync.WaitGroup
+		var last sync.Map // key → Ack
+		for i := range 60 {
+			key := string(rune('a' + i%4))
+			all.Go(func() {
+				ack, err := w.produce(key, fmt.Sprintf("%s#%03d", key, i))
+				if err != nil {
+					t.Error(err)
+				}
+				last.Store(key, ack)
+			})
+			<-time.After(240 * time.Millisecond)
+		}
+		all.Wait()
+		w.link.onRequest(nil)
+		for _, key := range []string{"a", "b", "c", "d"} {
+			ack, _ := last.Load(key)
+			if got, want := ack.(Ack).Partition, record.Partition([]byte(key), 6); got != want {
+				t.Errorf("key %q is still on partition %d, want %d", key, got, want)
+			}
+		}
+	})
+}
+
 // Partitions that are added are used without a restart, for new records by
 // their place among all of them.
 func TestTopicGrows(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, Config{})
 		w.must("k", "a")
-		r := kmsg.NewPtrCreatePartitionsRequest()
-		grown := kmsg.NewCreatePartitionsRequestTopic()
-		grown.Topic, grown.Count = "orders", 6
-		r.Topics, r.TimeoutMillis = append(r.Topics, grown), 1000
-		w.ask(r)
+		w.grow(6)
 		<-time.After(refreshEvery + time.Second)
 		w.must("k", "b") // finds out
 		synctest.Wait()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,7 +31,8 @@ const (
 // link is the network between the producer and the broker.
 type link struct {
 	network kfake.VirtualNetwork
-	down    atomic.Bool // dialing fails, and nothing gets through
+	down    atomic.Bool  // dialing fails, and nothing gets through
+	mute    atomic.Value // the end of the address of a broker that takes produce requests and does not answer
 
 	mu      sync.Mutex
 	produce func() (fate, time.Duration) // decides on produce requests; nil: pass
@@ -61,7 +63,7 @@ func (l *link) dial(ctx context.Context, kind, address string) (net.Conn, error)
 	if !l.down.Load() {
 		var conn net.Conn
 		if conn, err = l.network.DialContext(ctx, kind, address); err == nil {
-			w := &wire{Conn: conn, link: l}
+			w := &wire{Conn: conn, link: l, address: address}
 			l.mu.Lock()
 			defer l.mu.Unlock()
 			if l.open == nil {
@@ -118,8 +120,9 @@ func (l *link) deliver(address string, request []byte) ([]byte, error) {
 // wire is one connection.
 type wire struct {
 	net.Conn
-	link *link
-	fate fate // of the request that was written last
+	link    *link
+	address string
+	fate    fate // of the request that was written last
 }
 
 func (w *wire) Write(b []byte) (int, error) {
@@ -129,7 +132,9 @@ func (w *wire) Write(b []byte) (int, error) {
 		w.link.mu.Lock()
 		decide := w.link.produce
 		w.link.mu.Unlock()
-		if decide != nil {
+		if mute, ok := w.link.mute.Load().(string); ok && strings.HasSuffix(w.address, mute) {
+			w.fate = silence
+		} else if decide != nil {
 			var delay time.Duration
 			if w.fate, delay = decide(); delay > 0 {
 				<-time.After(delay)
