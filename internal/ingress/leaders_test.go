@@ -257,53 +257,59 @@ func TestSharedRecordsGoEverywhere(t *testing.T) {
 // that key must not overtake it on the new one; and calls that overlap must not
 // put the change off for ever.
 func TestTopicGrowsUnderLoad(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 2, Config{})
-		w.must("a", "before")
-		w.must("b", "before")
-		w.grow(6)
-		<-time.After(refreshEvery + time.Second)
-		var calls atomic.Int32
-		w.link.onRequest(func() (fate, time.Duration) {
-			if calls.Add(1) == 1 { // the one that is in flight when the growth is found out
-				return pass, attemptTimeout - time.Millisecond
-			}
-			return pass, time.Second
-		})
-		arrived := make(map[string]string) // key → the value that came last
-		w.onProduce(func(_ int, r *kmsg.ProduceRequest) (kmsg.Response, error, bool) {
-			for _, p := range r.Topics[0].Partitions {
-				for _, m := range regexp.MustCompile(`([a-d])#\d{3}`).FindAllStringSubmatch(string(p.Records), -1) {
-					if m[0] < arrived[m[1]] {
-						t.Errorf("%q came to the broker after %q", m[0], arrived[m[1]])
-					}
-					arrived[m[1]] = m[0]
-				}
-			}
-			return nil, nil, false
-		})
-		var all sync.WaitGroup
-		var last sync.Map // key → Ack
-		for i := range 60 {
-			key := string(rune('a' + i%4))
-			all.Go(func() {
-				ack, err := w.produce(key, fmt.Sprintf("%s#%03d", key, i))
-				if err != nil {
-					t.Error(err)
-				}
-				last.Store(key, ack)
-			})
-			<-time.After(240 * time.Millisecond)
+	// The first is quick enough for an overtaking, the second slow enough that
+	// there is always a call under way.
+	for _, pace := range []time.Duration{800 * time.Millisecond, time.Second} {
+		t.Run(pace.String(), func(t *testing.T) { synctest.Test(t, func(t *testing.T) { growUnderLoad(t, pace) }) })
+	}
+}
+
+func growUnderLoad(t *testing.T, pace time.Duration) {
+	w := newWorld(t, 2, Config{})
+	w.must("a", "before")
+	w.must("b", "before")
+	w.grow(6)
+	<-time.After(refreshEvery + time.Second)
+	var calls atomic.Int32
+	w.link.onRequest(func() (fate, time.Duration) {
+		if calls.Add(1) == 1 { // the one that is in flight when the growth is found out
+			return pass, attemptTimeout - time.Millisecond
 		}
-		all.Wait()
-		w.link.onRequest(nil)
-		for _, key := range []string{"a", "b", "c", "d"} {
-			ack, _ := last.Load(key)
-			if got, want := ack.(Ack).Partition, record.Partition([]byte(key), 6); got != want {
-				t.Errorf("key %q is still on partition %d, want %d", key, got, want)
-			}
-		}
+		return pass, pace
 	})
+	arrived := make(map[string]string) // key → the value that came last
+	w.onProduce(func(_ int, r *kmsg.ProduceRequest) (kmsg.Response, error, bool) {
+		for _, p := range r.Topics[0].Partitions {
+			for _, m := range regexp.MustCompile(`([a-d])#\d{3}`).FindAllStringSubmatch(string(p.Records), -1) {
+				if m[0] < arrived[m[1]] {
+					t.Errorf("%q came to the broker after %q", m[0], arrived[m[1]])
+				}
+				arrived[m[1]] = m[0]
+			}
+		}
+		return nil, nil, false
+	})
+	var all sync.WaitGroup
+	var last sync.Map // key → Ack
+	for i := range 60 {
+		key := string(rune('a' + i%4))
+		all.Go(func() {
+			ack, err := w.produce(key, fmt.Sprintf("%s#%03d", key, i))
+			if err != nil {
+				t.Error(err)
+			}
+			last.Store(key, ack)
+		})
+		<-time.After(240 * time.Millisecond)
+	}
+	all.Wait()
+	w.link.onRequest(nil)
+	for _, key := range []string{"a", "b", "c", "d"} {
+		ack, _ := last.Load(key)
+		if got, want := ack.(Ack).Partition, record.Partition([]byte(key), 6); got != want {
+			t.Errorf("key %q is still on partition %d, want %d", key, got, want)
+		}
+	}
 }
 
 // Partitions that are added are used without a restart, for new records by
