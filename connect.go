@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
@@ -25,86 +26,104 @@ func expand(what, value string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", what, err)
 	}
-	return strings.TrimRight(expanded, "\r\n"), nil
+	if expanded = strings.TrimRight(expanded, "\r\n"); expanded == "" {
+		return "", fmt.Errorf("%s: %q is empty; write the value, or a placeholder such as {env.NAME} that has one", what, value)
+	}
+	return expanded, nil
 }
 
-// brokerConfig turns what the user wrote into what the client needs. It reads
-// files and dials nothing.
-func (a *App) brokerConfig() (broker.Config, error) {
-	c := broker.Config{}
+// brokerConfig turns what the user wrote into what the client needs, and gives
+// a fingerprint of it that covers what files and placeholders hold, so that a
+// reload takes up a renewed certificate or password. It reads files and dials nothing.
+func (a *App) brokerConfig() (c broker.Config, identity string, err error) {
 	for _, address := range a.Kafka {
 		expanded, err := expand("kafka address", address)
 		if err != nil {
-			return c, err
+			return c, "", err
 		}
-		if _, port, err := net.SplitHostPort(expanded); err != nil || port == "" {
-			return c, fmt.Errorf("kafka address %q: write it as host:port, such as kafka.internal:9092", expanded)
+		host, port, err := net.SplitHostPort(expanded)
+		if err == nil {
+			_, err = strconv.ParseUint(port, 10, 16)
+		}
+		if err != nil || host == "" {
+			return c, "", fmt.Errorf("kafka address %q: write it as host:port, such as kafka.internal:9092", expanded)
 		}
 		c.Addresses = append(c.Addresses, expanded)
 	}
 	if len(a.Kafka) == 0 {
 		if a.TLS != nil || a.SASL != nil {
-			return c, fmt.Errorf("tls and sasl are for a Kafka cluster: name it with `kafka <address…>`; the embedded broker has neither")
+			return c, "", fmt.Errorf("tls and sasl are for a Kafka cluster: name it with `kafka <address…>`; the embedded broker has neither")
 		}
-		return c, nil
+		return c, "", nil
 	}
-	var err error
+	parts := []any{c.Addresses}
 	if a.TLS != nil {
-		if c.TLS, err = a.TLS.config(); err != nil {
-			return c, err
+		var files [][]byte
+		if c.TLS, files, err = a.TLS.config(); err != nil {
+			return c, "", err
 		}
+		parts = append(parts, a.TLS, files)
 	}
 	if a.SASL != nil {
-		if c.SASL, err = a.SASL.mechanism(); err != nil {
-			return c, err
+		var credentials []string
+		if c.SASL, credentials, err = a.SASL.mechanism(); err != nil {
+			return c, "", err
 		}
+		parts = append(parts, credentials)
 	}
-	return c, nil
+	return c, fingerprint(parts...), nil
 }
 
-// config reads the certificates.
-func (t *BrokerTLS) config() (*tls.Config, error) {
-	c := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.ServerName}
+// config reads the certificates, and gives what was in the files too.
+func (t *BrokerTLS) config() (c *tls.Config, files [][]byte, err error) {
+	c = &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.ServerName}
 	if t.CA != "" {
 		pem, err := os.ReadFile(t.CA)
 		if err != nil {
-			return nil, fmt.Errorf("read kafka tls ca: %w", err)
+			return nil, nil, fmt.Errorf("read kafka tls ca: %w", err)
 		}
+		files = append(files, pem)
 		c.RootCAs = x509.NewCertPool()
 		if !c.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("read kafka tls ca: no certificate in PEM form in %q", t.CA)
+			return nil, nil, fmt.Errorf("read kafka tls ca: no certificate in PEM form in %q", t.CA)
 		}
 	}
 	if (t.Cert == "") != (t.Key == "") {
-		return nil, fmt.Errorf("kafka tls: a client certificate takes both files: `cert <file> <key>`")
+		return nil, nil, fmt.Errorf("kafka tls: a client certificate takes both files: `cert <file> <key>`")
 	}
 	if t.Cert != "" {
 		pair, err := tls.LoadX509KeyPair(t.Cert, t.Key)
 		if err != nil {
-			return nil, fmt.Errorf("read kafka tls client certificate: %w", err)
+			return nil, nil, fmt.Errorf("read kafka tls client certificate: %w", err)
 		}
+		files = append(files, pair.Certificate...)
 		c.Certificates = []tls.Certificate{pair}
 	}
-	return c, nil
+	return c, files, nil
 }
 
-// mechanism expands the credentials.
-func (s *SASL) mechanism() (sasl.Mechanism, error) {
+// mechanism expands the credentials, and gives them with the mechanism's name.
+func (s *SASL) mechanism() (m sasl.Mechanism, credentials []string, err error) {
 	user, err := expand("kafka sasl user", s.User)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	password, err := expand("kafka sasl password", s.Password)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	switch s.Mechanism {
 	case "plain":
-		return plain.Mechanism{Username: user, Password: password}, nil
+		m = plain.Mechanism{Username: user, Password: password}
 	case "scram-sha-256":
-		return scram.Mechanism(scram.SHA256, user, password)
+		m, err = scram.Mechanism(scram.SHA256, user, password)
 	case "scram-sha-512":
-		return scram.Mechanism(scram.SHA512, user, password)
+		m, err = scram.Mechanism(scram.SHA512, user, password)
+	default:
+		return nil, nil, fmt.Errorf("kafka sasl mechanism %q: write plain, scram-sha-256 or scram-sha-512", s.Mechanism)
 	}
-	return nil, fmt.Errorf("kafka sasl mechanism %q: write plain, scram-sha-256 or scram-sha-512", s.Mechanism)
+	if err != nil {
+		return nil, nil, fmt.Errorf("kafka sasl %s: %w", s.Mechanism, err)
+	}
+	return m, []string{s.Mechanism, user, password}, nil
 }

@@ -145,7 +145,7 @@ func (a *App) Validate() error {
 
 // makePlan turns the configuration into what to take from the pools.
 func (a *App) makePlan() error {
-	brokerConfig, err := a.brokerConfig()
+	brokerConfig, identity, err := a.brokerConfig()
 	if err != nil {
 		return err
 	}
@@ -168,7 +168,7 @@ func (a *App) makePlan() error {
 	} else {
 		config["cleanup.policy"] = "delete"
 		config["retention.ms"] = broker.Millis(retention)
-		p.brokerKey = fingerprint("kafka", brokerConfig.Addresses, a.TLS, a.SASL)
+		p.brokerKey = fingerprint("kafka", identity)
 	}
 	p.hub = hub.Config{
 		Topic: topic,

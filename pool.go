@@ -30,8 +30,9 @@ var (
 // brokerEntry is a connection to Kafka, and the embedded broker behind it if
 // that is what it connects to.
 type brokerEntry struct {
-	client   *broker.Client
-	embedded *embedded.Broker
+	client    *broker.Client
+	embedded  *embedded.Broker // nil: a Kafka cluster
+	directory string           // the embedded broker's
 }
 
 // Destruct closes the connections, then the embedded broker.
@@ -91,6 +92,9 @@ type plan struct {
 func (p *plan) acquire() (*inside, error) {
 	value, _, err := insides.LoadOrNew(p.insideKey, func() (caddy.Destructor, error) {
 		value, _, err := brokers.LoadOrNew(p.brokerKey, p.connect)
+		if errors.Is(err, embedded.ErrInUse) && p.usedHere() {
+			return nil, errEmbeddedChanged
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -114,6 +118,21 @@ func (p *plan) acquire() (*inside, error) {
 	return value.(*inside), nil
 }
 
+// errEmbeddedChanged is why a reload fails that changes the embedded broker:
+// the new one would need what the old one, and every stream on it, still has.
+var errEmbeddedChanged = errors.New("the embedded broker's settings cannot change while it runs: stop Caddy and start it again, or leave them as they were")
+
+// usedHere tells whether this process itself uses the embedded broker's directory.
+func (p *plan) usedHere() bool {
+	used := false
+	brokers.Range(func(_, value any) bool {
+		entry, ok := value.(*brokerEntry)
+		used = ok && entry.directory == p.embedded.Directory
+		return !used
+	})
+	return used
+}
+
 // connect makes the client, and starts the embedded broker first where there is one.
 func (p *plan) connect() (caddy.Destructor, error) {
 	if p.embedded == nil {
@@ -125,7 +144,7 @@ func (p *plan) connect() (caddy.Destructor, error) {
 	}
 	c := p.broker
 	c.Addresses = []string{local.Address()}
-	return &brokerEntry{client: broker.New(c), embedded: local}, nil
+	return &brokerEntry{client: broker.New(c), embedded: local, directory: p.embedded.Directory}, nil
 }
 
 // errStopped is what a request gets that comes when its configuration is gone.

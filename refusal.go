@@ -1,7 +1,6 @@
 package osmosis
 
 import (
-	"context"
 	"errors"
 	"net/http"
 	"time"
@@ -44,13 +43,17 @@ func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, err error) erro
 		p = unavailable("The broker did not answer in time. The request may have been queued all the same: repeat it only if doing it twice does no harm.")
 	case errors.Is(err, hub.ErrNoFloor), errors.Is(err, ingress.ErrUnavailable):
 		p = unavailable("The broker cannot be reached. Nothing was queued; try again.")
-	case errors.Is(err, context.Canceled) && r.Context().Err() != nil:
-		return nil // the client went away before its request was queued
 	default:
 		p = unavailable("The gateway could not queue the request; its log says why. Nothing was queued.")
 	}
 	if logged {
-		h.app.logger.Error("request not queued", zap.String("topic", h.Topic), zap.Int("status", p.Status), zap.Error(err))
+		level := zap.ErrorLevel
+		if r.Context().Err() != nil {
+			level = zap.DebugLevel // the client went away, which is nobody's fault
+		}
+		if c := h.app.logger.Check(level, "request not queued"); c != nil {
+			c.Write(zap.String("topic", h.Topic), zap.Int("status", p.Status), zap.Error(err))
+		}
 	}
 	return writeProblem(w, r, p)
 }
