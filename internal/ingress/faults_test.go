@@ -3,6 +3,7 @@ package ingress
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"strconv"
 	"strings"
@@ -18,105 +19,64 @@ import (
 	"go.uber.org/zap"
 )
 
-// weather makes faults at random, at all the places where they can happen.
-type weather struct {
+// storm makes faults at random, at all the places where they can happen.
+type storm struct {
 	mu  sync.Mutex
 	rng *rand.Rand
 }
 
-func (w *weather) chance(percent int) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.rng.IntN(100) < percent
+func (s *storm) chance(percent int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.rng.IntN(100) < percent
 }
 
-func (w *weather) upTo(d time.Duration) time.Duration {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return time.Duration(w.rng.Int64N(int64(d)))
+func (s *storm) upTo(d time.Duration) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return time.Duration(s.rng.Int64N(int64(d)))
 }
 
-func (w *weather) request() (fate, time.Duration) {
+func (s *storm) request() (fate, time.Duration) {
 	switch {
-	case w.chance(4):
+	case s.chance(4):
 		return loseAnswer, 0
-	case w.chance(3):
+	case s.chance(3):
 		return loseAll, 0
-	case w.chance(2):
+	case s.chance(2):
 		return silence, 0
-	case w.chance(4):
+	case s.chance(4):
 		return overtaken, 0
-	case w.chance(5):
-		return pass, w.upTo(maxDelay) // beyond what a try may take
+	case s.chance(5):
+		return pass, s.upTo(maxDelay) // beyond what a try may take
 	}
-	return pass, w.upTo(5 * time.Millisecond)
+	return pass, s.upTo(5 * time.Millisecond)
 }
 
 // TestEachAcceptedRecordOnceAndInOrder is the contract under a storm: what was
 // accepted is there once, at the place that was told; per key nothing overtakes
 // anything, not even what was given up; and what was refused is not there.
 func TestEachAcceptedRecordOnceAndInOrder(t *testing.T) {
-	const records, keys, burst = 10_000, 40, 5
+	const records = 10_000
 	unclear := 0
 	for seed := range uint64(6) {
 		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t, 8, Config{Logger: zap.NewNop()})
-				storm := &weather{rng: rand.New(rand.NewPCG(seed, 1))}
-				w.link.onRequest(storm.request)
+				s := &storm{rng: rand.New(rand.NewPCG(seed, 1))}
 				w.onProduce(func(_ int, r *kmsg.ProduceRequest) (kmsg.Response, error, bool) {
 					codes := []kafka.Error{kafka.NotLeaderForPartition, kafka.RequestTimedOut, kafka.NotEnoughReplicas, kafka.UnknownTopicOrPartition, kafka.Unknown}
 					for i, code := range codes {
-						if storm.chance(1 + i%2) {
+						if s.chance(1 + i%2) {
 							return answer(r, code), nil, true
 						}
 					}
 					return nil, nil, false
 				})
 				for _, afterAppend := range []*kerr.Error{kerr.NotEnoughReplicasAfterAppend, kerr.RequestTimedOut} {
-					w.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: afterAppend, Count: -1, When: func(kmsg.Request) bool { return storm.chance(1) }})
+					w.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: afterAppend, Count: -1, When: func(kmsg.Request) bool { return s.chance(1) }})
 				}
-				stop := make(chan struct{})
-				var late sync.WaitGroup
-				late.Go(func() {
-					for over := false; !over; {
-						select {
-						case <-time.After(storm.upTo(10 * time.Second)):
-						case <-stop:
-							over = true
-						}
-						for _, request := range w.link.take() {
-							if _, err := w.link.deliver(w.ListenAddrs()[0], request); err != nil {
-								t.Error(err)
-							}
-						}
-					}
-				})
-
-				outcomes := make(map[string]outcome)
-				var mu sync.Mutex
-				var all sync.WaitGroup
-				for k := range keys {
-					all.Go(func() {
-						key := ""
-						if k%4 > 0 { // a quarter has no key
-							key = fmt.Sprintf("key-%d", k)
-						}
-						for i := 0; i < records/keys; i += burst {
-							got := submit(t, w.producer, key, k, i, burst)
-							mu.Lock()
-							for value, o := range got {
-								outcomes[value] = o
-							}
-							mu.Unlock()
-						}
-					})
-				}
-				all.Wait()
-				w.link.onRequest(nil)
-				close(stop)
-				late.Wait()
-				w.must("", "the storm is over")
+				outcomes := weather(t, w, s, w.ListenAddrs()[0], records)
 				unclear += verify(t, w, outcomes)
 			})
 		})
@@ -124,6 +84,54 @@ func TestEachAcceptedRecordOnceAndInOrder(t *testing.T) {
 	if unclear == 0 {
 		t.Error("no record's fate was unclear; the storm is to be one that not all survive")
 	}
+}
+
+// weather puts records on "orders" through a storm, 40 submitters at a time,
+// while late copies of what was lost reach the broker at the address, and gives
+// the outcomes by value.
+func weather(t *testing.T, w *world, s *storm, address string, records int) map[string]outcome {
+	const keys, burst = 40, 5
+	w.link.onRequest(s.request)
+	stop := make(chan struct{})
+	var late sync.WaitGroup
+	late.Go(func() {
+		for over := false; !over; {
+			select {
+			case <-time.After(s.upTo(10 * time.Second)):
+			case <-stop:
+				over = true
+			}
+			for _, request := range w.link.take() {
+				if _, err := w.link.deliver(address, request); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+	})
+
+	outcomes := make(map[string]outcome)
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	for k := range keys {
+		all.Go(func() {
+			key := ""
+			if k%4 > 0 { // a quarter has no key
+				key = fmt.Sprintf("key-%d", k)
+			}
+			for i := 0; i < records/keys; i += burst {
+				got := submit(t, w.producer, key, k, i, burst)
+				mu.Lock()
+				maps.Copy(outcomes, got)
+				mu.Unlock()
+			}
+		})
+	}
+	all.Wait()
+	w.link.onRequest(nil)
+	close(stop)
+	late.Wait()
+	w.must("", "the storm is over")
+	return outcomes
 }
 
 // submit queues a burst of records in order, without waiting in between, as

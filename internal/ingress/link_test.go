@@ -31,6 +31,7 @@ const (
 // link is the network between the producer and the broker.
 type link struct {
 	network kfake.VirtualNetwork
+	real    bool         // dial the real network instead
 	down    atomic.Bool  // dialing fails, and nothing gets through
 	mute    atomic.Value // the end of the address of a broker that takes produce requests and does not answer
 
@@ -58,11 +59,18 @@ func (l *link) once(f fate) {
 	})
 }
 
+func (l *link) connect(ctx context.Context, kind, address string) (net.Conn, error) {
+	if l.real {
+		return new(net.Dialer).DialContext(ctx, kind, address)
+	}
+	return l.network.DialContext(ctx, kind, address)
+}
+
 func (l *link) dial(ctx context.Context, kind, address string) (net.Conn, error) {
 	err := errors.New("connection refused")
 	if !l.down.Load() {
 		var conn net.Conn
-		if conn, err = l.network.DialContext(ctx, kind, address); err == nil {
+		if conn, err = l.connect(ctx, kind, address); err == nil {
 			w := &wire{Conn: conn, link: l, address: address}
 			l.mu.Lock()
 			defer l.mu.Unlock()
@@ -100,7 +108,7 @@ func (l *link) take() [][]byte {
 // deliver sends a request that was kept, and gives the broker's answer without
 // its length.
 func (l *link) deliver(address string, request []byte) ([]byte, error) {
-	conn, err := l.network.DialContext(context.Background(), "tcp", address)
+	conn, err := l.connect(context.Background(), "tcp", address)
 	if err != nil {
 		return nil, err
 	}
