@@ -56,9 +56,13 @@ type ends struct {
 	life int
 	// start is the first offset there is.
 	start int64
-	// high is the high watermark.
+	// high is the high watermark, and at least as high as all that was read. It
+	// is no older than an answer to a question asked at highTick. Answers may
+	// overtake each other, so a lower one counts only if it was asked for after
+	// highSeen, when this one was last confirmed.
 	high     int64
 	highTick uint64
+	highSeen uint64
 	// stable is the offset up to which transactions are decided.
 	stable     int64
 	stableTick uint64
@@ -85,7 +89,7 @@ func (p *partition) found(start, high int64, tick uint64) {
 	if p.log.known || p.retired {
 		return
 	}
-	p.log = ends{known: true, life: p.log.life + 1, start: start, high: high, highTick: tick}
+	p.log = ends{known: true, life: p.log.life + 1, start: start, high: high, highTick: tick, highSeen: p.hub.tick()}
 	for _, first := range p.watching {
 		for r := first; r != nil; r = r.after {
 			r.next = max(r.next, p.window.next)
@@ -117,12 +121,15 @@ func (p *partition) fresh(high int64, tick uint64) {
 	p.wakeAwaiting()
 }
 
-// raise records a high watermark, unless a newer one is known. Needs the lock.
+// raise records a high watermark that was asked for at tick. Needs the lock.
 func (p *partition) raise(high int64, tick uint64) {
-	if p.log.known && tick > p.log.highTick {
-		// An answer to an older question may have brought records beyond it.
-		p.log.high, p.log.highTick = max(high, p.window.next), tick
+	if !p.log.known {
+		return
 	}
+	if high >= p.log.high || tick > p.log.highSeen {
+		p.log.high, p.log.highSeen = high, p.hub.tick()
+	}
+	p.log.highTick = max(p.log.highTick, tick)
 }
 
 // position is where a tail goes on reading.
@@ -158,11 +165,10 @@ func (p *partition) take(from position, f broker.Fetched, tick uint64) {
 	p.hub.windowBytes.Add(p.window.bytes - before)
 
 	p.log.start = max(p.log.start, f.LogStart)
-	p.raise(f.HighWatermark, tick)
+	p.raise(max(f.HighWatermark, f.Next), tick)
 	if tick > p.log.stableTick {
 		p.log.stable, p.log.stableTick = f.Stable, tick
 	}
-	p.log.high = max(p.log.high, p.window.next)
 	p.wakeAwaiting()
 }
 

@@ -179,13 +179,15 @@ func (r *reader) watch() {
 }
 
 // standing tells up to where the reader has seen everything, and what is known
-// of the log. Entries in its buffer count as unseen only where they begin, so
-// ask after read has given nothing.
+// of the log. What a scan has put aside since the last read was not seen.
 func (r *reader) standing() (int64, ends) {
 	p := r.partition
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if r.state == watching {
+	switch {
+	case len(r.buffer) > 0:
+		return r.buffer[0].Cursor.Offset, p.log
+	case r.state == watching:
 		return max(r.next, p.window.next), p.log
 	}
 	return r.next, p.log

@@ -134,9 +134,10 @@ func (p *partition) pass(ctx context.Context) {
 		if !more {
 			return
 		}
+		tick := p.hub.tick()
 		f, err := p.fetch(ctx, at)
 		if err == nil {
-			p.deliver(at, f)
+			p.deliver(at, f, tick)
 			pause.reset()
 			continue
 		}
@@ -201,7 +202,7 @@ func (p *partition) fetch(ctx context.Context, from int64) (broker.Fetched, erro
 // deliver gives what was read to those who ride. Records are decoded only for
 // them, and without the lock: the pass moves on first, so that a reader who
 // joins in between at one of these offsets waits for the next pass.
-func (p *partition) deliver(from int64, f broker.Fetched) {
+func (p *partition) deliver(from int64, f broker.Fetched, tick uint64) {
 	var wanted []broker.Record
 	p.mu.Lock()
 	for _, r := range f.Records {
@@ -210,6 +211,7 @@ func (p *partition) deliver(from int64, f broker.Fetched) {
 		}
 	}
 	p.scan.at = max(from, f.Next)
+	p.raise(max(f.HighWatermark, f.Next), tick)
 	p.mu.Unlock()
 
 	entries := p.decode(wanted)

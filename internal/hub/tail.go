@@ -23,6 +23,8 @@ const (
 	// others, since each abandons the fetch under way and with it, for up to
 	// tailMaxWait, a connection.
 	tailCoalesce = 5 * time.Millisecond
+	// tailRest is how long a partition is left alone after an error.
+	tailRest = time.Second
 )
 
 // tail reads the partitions that one broker leads: all of them with one fetch
@@ -210,6 +212,7 @@ func (t *tail) process(followed []following, got *broker.Fetched, tick uint64) {
 		return
 	case errors.Is(err, kafka.OffsetOutOfRange):
 		f.lookAgain(f.from.life)
+		t.rest(f.partition)
 		t.probe()
 	case moved(err):
 		t.hub.displace(f.partition, t)
@@ -217,9 +220,15 @@ func (t *tail) process(followed []following, got *broker.Fetched, tick uint64) {
 		// Anything else may pass, or be a batch that nobody can read. Skipping
 		// it would lose replies without a word, so the partition stands and says why.
 		t.hub.log.Error("partition of replies cannot be read", zap.String("topic", f.topic.name), zap.Int32("partition", f.index), zap.Int64("offset", f.from.offset), zap.Error(err))
-		f.pause(maxBackoff)
-		time.AfterFunc(maxBackoff, t.change)
+		t.rest(f.partition)
 	}
+}
+
+// rest keeps a partition that gave an error out of the fetches for a moment, so
+// that an error that stays makes no loop of them.
+func (t *tail) rest(p *partition) {
+	p.pause(tailRest)
+	time.AfterFunc(tailRest, t.change)
 }
 
 // displace takes a partition from a tail whose broker does not lead it any

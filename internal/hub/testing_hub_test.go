@@ -19,6 +19,7 @@ import (
 type rig struct {
 	*gatewayCluster
 	client     *broker.Client
+	producer   *broker.Client // on a network that does not go down
 	hub        *Hub
 	partitions int32
 }
@@ -32,6 +33,8 @@ func newRig(t *testing.T, partitions int32, options ...kfake.Opt) *rig {
 		t.Fatal(err)
 	}
 	r := &rig{gatewayCluster: c, client: c.client(), partitions: partitions}
+	r.producer = broker.New(broker.Config{Addresses: c.ListenAddrs(), Dial: c.network.DialContext})
+	t.Cleanup(r.producer.Close)
 	r.hub = r.newHub(Config{})
 	return r
 }
@@ -78,7 +81,7 @@ func (r *rig) putRecords(partition int32, records ...record.Record) int64 {
 	for i, rec := range records {
 		batch[i] = kafka.Record{Key: kafka.NewBytes(rec.Key), Value: kafka.NewBytes(rec.Value), Headers: rec.Headers}
 	}
-	answer, err := r.client.API().Produce(r.t.Context(), &kafka.ProduceRequest{
+	answer, err := r.producer.API().Produce(r.t.Context(), &kafka.ProduceRequest{
 		Topic: gatewayTopic, Partition: int(partition), RequiredAcks: kafka.RequireAll, Records: kafka.NewRecordReader(batch...),
 	})
 	if err == nil {
