@@ -23,7 +23,7 @@ import (
 // paces, close their connection at random, and go on at the other gateway,
 // while leaders move and the network goes down.
 func TestEveryReplyOnce(t *testing.T) {
-	for seed := range uint64(8) {
+	for seed := range uint64(4) {
 		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { everyReplyOnce(t, seed) })
 		})
