@@ -14,6 +14,7 @@
 //   - Retention is the janitor's (see janitor), not kfake's: kfake's can empty a
 //     partition, and after a kill its offsets would begin at 0 again, below
 //     every commit, token and cursor.
+//   - It keeps the setting LogAppendTime and does nothing about it; see logTime.
 //   - A disk that fails is not told: kfake ignores errors of fsync.
 //   - After a kill it needs memory of about the size of its log to start.
 //   - No authentication: it listens on loopback unless told otherwise.
@@ -110,6 +111,7 @@ func Open(c Config) (*Broker, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("embedded broker on %s: %w", c.Listen, err), lock.Close())
 	}
+	(&logTime{cluster: b.cluster}).install()
 	b.address = b.cluster.ListenAddrs()[0]
 	c.Logger.Info("embedded broker started",
 		zap.String("kafka", b.address), zap.String("directory", c.Directory), zap.Duration("took", time.Since(began)))
