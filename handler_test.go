@@ -43,6 +43,8 @@ func queueing(t *testing.T, route *Handler, test func(t *testing.T, s *storefron
 		route.settle(g.app)
 		g.app.addRoute(route)
 		g.server.Handler = http.HandlerFunc(s.serve)
+		// The server lingers for half a second on connections that it closes itself.
+		t.Cleanup(func() { <-time.After(time.Second) })
 		test(t, s)
 	}, configure...)
 }
