@@ -13,23 +13,6 @@ import (
 // crowd is the number of subscriptions open in the benchmarks.
 const crowd = 20_000
 
-// benchPartition gives a partition of a hub that has no broker: what a tail would
-// bring comes from the benchmark.
-func benchPartition(b *testing.B) (*Hub, *partition) {
-	b.Helper()
-	h := New(Config{Broker: broker.New(broker.Config{Addresses: []string{"192.0.2.1:9092"}}), Topic: gatewayTopic})
-	b.Cleanup(h.Close)
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	t := newTopic(h, gatewayTopic) // nobody asks for it
-	h.topics[gatewayTopic] = t
-	t.is, t.known = broker.Topic{Name: gatewayTopic, ID: broker.TopicID{1}, Leaders: []int32{-1}}, true
-	t.version.Add(1)
-	p := t.partition(0)
-	p.found(0, 0, h.tick())
-	return h, p
-}
-
 // benchCrowd subscribes to streams that get nothing.
 func benchCrowd(b *testing.B, h *Hub) []*Subscription {
 	b.Helper()
@@ -53,7 +36,7 @@ func benchCrowd(b *testing.B, h *Hub) []*Subscription {
 func BenchmarkDeliver(b *testing.B) {
 	for _, size := range []int{100, 10_000} {
 		b.Run(fmt.Sprintf("%dB", size), func(b *testing.B) {
-			h, p := benchPartition(b)
+			h, p := lonePartition(b)
 			subs := benchCrowd(b, h)
 			rec := record.Reply{Status: 200, More: true, Body: make([]byte, size)}
 			b.ReportAllocs()
@@ -92,7 +75,7 @@ func BenchmarkSubscription(b *testing.B) {
 		runtime.ReadMemStats(&m)
 		return float64(m.HeapAlloc)
 	}
-	h, _ := benchPartition(b)
+	h, _ := lonePartition(b)
 	before := held()
 	subs := benchCrowd(b, h)
 	bytes := held() - before

@@ -154,3 +154,20 @@ func expect(t *testing.T, sub *Subscription, want ...string) {
 		}
 	}
 }
+
+// lonePartition gives a partition of a hub that has no broker: what a tail would
+// bring comes from the test.
+func lonePartition(t testing.TB) (*Hub, *partition) {
+	t.Helper()
+	h := New(Config{Broker: broker.New(broker.Config{Addresses: []string{"192.0.2.1:9092"}}), Topic: gatewayTopic})
+	t.Cleanup(h.Close)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	on := newTopic(h, gatewayTopic) // nobody asks for it
+	h.topics[gatewayTopic] = on
+	on.is, on.known = broker.Topic{Name: gatewayTopic, ID: broker.TopicID{1}, Leaders: []int32{-1}}, true
+	on.version.Add(1)
+	p := on.partition(0)
+	p.found(0, 0, h.tick())
+	return h, p
+}

@@ -1,0 +1,113 @@
+package hub
+
+import (
+	"testing"
+	"time"
+
+	"github.com/osmosis-gateway/caddy-osmosis/internal/broker"
+	"github.com/osmosis-gateway/caddy-osmosis/record"
+)
+
+// answer makes what a broker would answer: the replies from an offset on.
+func answer(from int64, replies ...record.Reply) broker.Fetched {
+	f := broker.Fetched{Next: from + int64(len(replies))}
+	f.HighWatermark, f.Stable = f.Next, f.Next
+	for i, reply := range replies {
+		f.Records = append(f.Records, broker.Record{Record: reply.Record(), Offset: from + int64(i)})
+	}
+	return f
+}
+
+func newReader(p *partition, id string, at int64) *reader {
+	r := &reader{partition: p, id: id, wake: make(chan struct{}, 1)}
+	r.attach()
+	r.seek(at)
+	return r
+}
+
+// When a partition goes over to another tail, the answer to the first one's last
+// fetch may come after the other's.
+func TestAnswerThatIsTooLate(t *testing.T) {
+	h, p := lonePartition(t)
+	from, _ := p.position(time.Now())
+	p.take(from, answer(0, part("a", "one"), part("a", "two")), h.tick())
+	p.take(from, answer(0, part("a", "one"), part("a", "two"), part("a", "three")), h.tick())
+	if now, _ := p.position(time.Now()); now.offset != 2 || len(p.window.entries) != 2 {
+		t.Errorf("at %d with %d records", now.offset, len(p.window.entries))
+	}
+	p.lookAgain(from.life)
+	p.found(0, 0, h.tick())
+	p.take(from, answer(0, part("a", "one")), h.tick())
+	if now, _ := p.position(time.Now()); now.offset != 0 {
+		t.Errorf("an answer from before the log was looked at again was taken up to %d", now.offset)
+	}
+}
+
+// Answers overtake each other. A high watermark that is lower than what is known
+// is news only if it was asked for after that.
+func TestHighWatermarkThatIsTooLate(t *testing.T) {
+	h, p := lonePartition(t)
+	early := h.tick()
+	held := h.tick() // a fetch that the broker holds
+	from, _ := p.position(time.Now())
+	p.fresh(5, early)
+	p.take(from, answer(0, part("a", "one"), part("a", "two"), part("a", "three"), part("a", "four"), part("a", "five"), part("a", "six")), held)
+	between := h.tick()
+	p.fresh(6, h.tick())
+	p.fresh(5, between)
+	if p.log.high != 6 {
+		t.Fatalf("high watermark %d instead of 6", p.log.high)
+	}
+	p.fresh(4, h.tick())
+	if p.log.high != 4 {
+		t.Fatalf("high watermark %d instead of 4: the log was cut off", p.log.high)
+	}
+}
+
+// What a scan puts aside between a look and the next has not been seen.
+func TestStandingBeforeWhatWasPutAside(t *testing.T) {
+	h, p := lonePartition(t)
+	p.lookAgain(p.log.life)
+	p.found(0, 10, h.tick())
+	r := newReader(p, "a", 3)
+	p.scan.running, p.scan.at = true, noPass // the test runs the passes
+	if _, out := r.read(); out != nothing || r.state != waiting || !p.beginPass() {
+		t.Fatal("the reader does not wait for a scan")
+	}
+	p.deliver(3, answer(3, part("b", "x"), part("a", "one"), part("a", "two")), h.tick())
+	if at, _ := r.standing(); at != 4 {
+		t.Errorf("standing at %d instead of 4", at)
+	}
+}
+
+// A reader that comes between two passes is served by the next.
+func TestReaderBetweenPasses(t *testing.T) {
+	h, p := lonePartition(t)
+	p.lookAgain(p.log.life)
+	p.found(0, 10, h.tick())
+	p.scan.running, p.scan.at = true, noPass // the test runs the passes
+	first := newReader(p, "a", 3)
+	first.read()
+	p.beginPass()
+	p.deliver(3, answer(3, make([]record.Reply, 7)...), h.tick())
+	p.nextStop() // the first gets off
+	p.mu.Lock()
+	p.window.start, p.window.next = 20, 20 // the window moves on
+	p.mu.Unlock()
+	second := newReader(p, "a", 12)
+	second.read()
+	if !p.beginPass() || second.state != riding || p.scan.at != 12 {
+		t.Errorf("state %d, pass at %d", second.state, p.scan.at)
+	}
+}
+
+// A small reply must not keep the whole answer in memory that it came in.
+func TestEntryOwnsItsBody(t *testing.T) {
+	_, p := lonePartition(t)
+	rec := part("a", "one").Record()
+	e := p.entry(broker.Record{Record: rec})
+	copy(rec.Value, "xxx")
+	if got := string(e.Reply.Body); got != "one" {
+		t.Errorf("%q", got)
+	}
+}
