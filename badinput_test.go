@@ -290,13 +290,9 @@ func TestBadCursors(t *testing.T) {
 			"of another stream": foreign.String(), "end of another": foreignEnd.String(), "future": future.String(), "no partition": elsewhere.String(),
 			"long": strings.Repeat("1", 4000), "text": "latest", "negative": "00000000-0--1",
 		} {
-			reason := `"reason":"cursor"`
-			if name == "future" {
-				reason = `"reason":"truncated"` // as a log that has lost its end would look
-			}
 			l := s.listen(path, "Last-Event-ID", cursor)
 			e := l.next()
-			if e == nil || e.name != "gap" || !strings.Contains(e.data, reason) || e.id != "" {
+			if e == nil || e.name != "gap" || !useless(name, e.data) || e.id != "" {
 				t.Errorf("%s: %+v", name, e)
 				continue
 			}
@@ -305,9 +301,17 @@ func TestBadCursors(t *testing.T) {
 				t.Errorf("%s: %+v", name, e)
 			}
 			l.ends()
-			s.get(path+"?last-event-id="+cursor, "Accept", "application/json").want(t, 200, "yours", reason)
+			if a := s.get(path+"?last-event-id="+cursor, "Accept", "application/json").want(t, 200, "yours"); !useless(name, a.body) {
+				t.Errorf("%s: %s", name, a.body)
+			}
 		}
 	})
+}
+
+// useless tells whether a gap says what is wrong with a cursor. One from the
+// future is also what a log that has lost its end would show.
+func useless(name, data string) bool {
+	return strings.Contains(data, `"reason":"cursor"`) || name == "future" && strings.Contains(data, `"reason":"truncated"`)
 }
 
 // put produces a record to the reply topic as it is.
