@@ -206,7 +206,7 @@ func TestOddPaths(t *testing.T) {
 	queueing(t, &Handler{}, func(t *testing.T, s *storefront) {
 		paths := []string{"/a%20b%2Fc?q=%00&r=a+b", "//x//../y?", "/%ff?%zz", "/" + strings.Repeat("x", 100_000)}
 		for _, path := range paths {
-			if response := s.raw("POST " + path + " HTTP/1.1\r\nHost: " + siteHost + "\r\nContent-Length: 0\r\n\r\n"); response.StatusCode != 202 {
+			if response := s.raw("POST " + path + " HTTP/1.1\r\nHost: " + siteHost + "\r\nContent-Length: 0\r\n\r\n"); response.StatusCode != http.StatusAccepted {
 				t.Errorf("%.40q: %s", path, response.Status)
 			}
 		}
@@ -246,7 +246,7 @@ func TestBadTokens(t *testing.T) {
 			"padded": token + "=", "with space": token + "%20", "with line end": token + "%0A", "empty": "", "twice": token + token,
 			"standard alphabet": "+" + token[1:], "very long": strings.Repeat("A", 100_000), "not ASCII": "%ff%00",
 		} {
-			if a := s.get(defaultStreams + "/" + token); a.StatusCode != 404 || a.Header.Get("Content-Type") != "application/problem+json" {
+			if a := s.get(defaultStreams + "/" + token); a.StatusCode != http.StatusNotFound || a.Header.Get("Content-Type") != "application/problem+json" {
 				t.Errorf("%s: %s %s", name, a.Status, a.body)
 			}
 		}
@@ -419,7 +419,7 @@ func TestLargeReplies(t *testing.T) {
 				if e := l.next(); e == nil || e.name != "end" {
 					t.Errorf("%+v", e)
 				}
-				if got := s.get(a.Header.Get("Location") + "/result").want(t, 200); got.body != body {
+				if got := s.get(a.Header.Get("Location")+"/result").want(t, 200); got.body != body {
 					t.Errorf("%d bytes of %d, or others", len(got.body), len(body))
 				}
 			})
