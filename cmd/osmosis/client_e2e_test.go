@@ -133,9 +133,18 @@ func sse(ctx context.Context, url, lastID string, stop func(event) bool) (status
 // never reads a stream to its end.
 func never(event) bool { return false }
 
-// worker answers the requests of a topic, like any Kafka client would, until
-// the test ends. It begins at the first record. parts is how many replies each gets.
+// worker echoes the requests of a topic; parts is how many replies each gets.
 func worker(t testing.TB, brokers []string, topic string, parts int) {
+	t.Helper()
+	work(t, brokers, topic, parts, func(_ context.Context, request record.Request, part int) record.Reply {
+		return request.Reply(http.StatusOK, http.Header{"Content-Type": {"application/json"}}, fmt.Appendf(nil, `{"echo":%q,"part":%d}`, request.Body, part))
+	})
+}
+
+// work answers the requests of a topic, like any Kafka client would, until the
+// test ends. It begins at the first record. Each request gets as many replies as
+// parts says, reply makes them.
+func work(t testing.TB, brokers []string, topic string, parts int, reply func(ctx context.Context, request record.Request, part int) record.Reply) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -145,10 +154,10 @@ func worker(t testing.TB, brokers []string, topic string, parts int) {
 			t.Errorf("worker: %v", err)
 		}
 	})
-	go func() { done <- answer(ctx, brokers, topic, parts) }()
+	go func() { done <- answer(ctx, brokers, topic, parts, reply) }()
 }
 
-func answer(ctx context.Context, brokers []string, topic string, parts int) error {
+func answer(ctx context.Context, brokers []string, topic string, parts int, replyTo func(context.Context, record.Request, int) record.Reply) error {
 	reader := kafka.NewReader(kafka.ReaderConfig{
 		Brokers: brokers, Topic: topic, GroupID: topic + "-workers", StartOffset: kafka.FirstOffset,
 	})
@@ -164,7 +173,7 @@ func answer(ctx context.Context, brokers []string, topic string, parts int) erro
 			return err
 		}
 		for part := range parts {
-			reply := request.Reply(http.StatusOK, http.Header{"Content-Type": {"application/json"}}, fmt.Appendf(nil, `{"echo":%q,"part":%d}`, request.Body, part))
+			reply := replyTo(ctx, request, part)
 			reply.More = part < parts-1
 			rec := reply.Record()
 			response, err := client.Produce(ctx, &kafka.ProduceRequest{

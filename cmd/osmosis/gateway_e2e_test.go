@@ -93,13 +93,19 @@ func newGateway(t testing.TB, global, site string) *gateway {
 	g.URL = "http://" + address
 	g.Caddyfile = filepath.Join(g.folder, "Caddyfile")
 	g.configure(global, site)
-	t.Cleanup(func() {
+	g.endWithTest()
+	return g
+}
+
+// endWithTest kills what still runs at the end of the test, and shows its log
+// if the test failed.
+func (g *gateway) endWithTest() {
+	g.t.Cleanup(func() {
 		g.kill()
-		if t.Failed() {
-			t.Logf("log of the gateway:\n%s", g.log.String())
+		if g.t.Failed() {
+			g.t.Logf("log of the gateway:\n%s", g.log.String())
 		}
 	})
-	return g
 }
 
 // configure writes the Caddyfile anew, for a start or a reload.
@@ -146,7 +152,7 @@ var goEnv = func() func(string) string {
 // start runs the gateway and waits until its site answers.
 func (g *gateway) start() {
 	g.t.Helper()
-	g.cmd = g.command(context.Background(), "run", "--config", g.Caddyfile, "--adapter", "caddyfile")
+	g.cmd = g.command(context.Background(), "run", "--config", g.Caddyfile)
 	g.cmd.Stdout, g.cmd.Stderr = &g.log, &g.log
 	if err := g.cmd.Start(); err != nil {
 		g.t.Fatal(err)

@@ -95,7 +95,7 @@ func answer(request record.Request) record.Reply {
 	}
 	// A browser without JavaScript asks for a page.
 	if strings.Contains(request.Header.Get("Accept"), "text/html") {
-		page := fmt.Sprintf("<!doctype html><title>Order</title><h1>One %s, coming up</h1><p><a href=/>Another one</a>", html.EscapeString(o.Item))
+		page := fmt.Sprintf("<!doctype html><title>Order</title><link rel=icon href=/icon.svg><h1>One %s, coming up</h1><p><a href=/>Another one</a>", html.EscapeString(o.Item))
 		return request.Reply(http.StatusOK, http.Header{"Content-Type": {"text/html; charset=utf-8"}}, []byte(page))
 	}
 	body, err := json.Marshal(map[string]string{"order": o.Item, "message": "One " + o.Item + ", coming up", "worker": os.Getenv("OSMOSIS_WORKER")})
