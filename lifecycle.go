@@ -110,6 +110,9 @@ func (a *App) Validate() error {
 	if s.streams == "" {
 		return errors.New("streams: the prefix of stream URLs may not be the root; write one such as /-/streams")
 	}
+	if err := validTopic(a.plan.hub.Topic); err != nil {
+		return fmt.Errorf("replies: %w", err)
+	}
 	for name, d := range map[string]time.Duration{
 		"produce_timeout": s.produceTimeout, "token ttl": s.ttl, "streams max_wait": s.maxWait,
 		"streams heartbeat": s.heartbeat, "streams write_timeout": s.writeTimeout,
@@ -348,23 +351,33 @@ func (a *App) loadKeys(ctx context.Context) (*hub.Keyring, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, a.settings.produceTimeout)
 	defer cancel()
+	secret, err := a.storage.Load(ctx, keyPath)
+	if errors.Is(err, fs.ErrNotExist) {
+		secret, err = a.makeKey(ctx)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("keep the token key in storage: %w", err)
+	}
+	return hub.NewKeyring(string(secret))
+}
+
+// makeKey makes the key of the storage, unless another gateway has been faster.
+// Only this takes the lock: a start that finds the key waits for nobody.
+func (a *App) makeKey(ctx context.Context) (secret []byte, err error) {
 	if err := a.storage.Lock(ctx, keyPath); err != nil {
-		return nil, fmt.Errorf("lock the token key in storage: %w", err)
+		return nil, err
 	}
 	defer func() {
 		if err := a.storage.Unlock(ctx, keyPath); err != nil {
 			a.logger.Warn("token key left locked in storage", zap.Error(err))
 		}
 	}()
-	secret, err := a.storage.Load(ctx, keyPath)
+	secret, err = a.storage.Load(ctx, keyPath)
 	if errors.Is(err, fs.ErrNotExist) {
 		secret = []byte(hub.NewSecret())
 		err = a.storage.Store(ctx, keyPath, secret)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("keep the token key in storage: %w", err)
-	}
-	return hub.NewKeyring(string(secret))
+	return secret, err
 }
 
 // Interface guards

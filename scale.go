@@ -55,6 +55,9 @@ func (s *Scale) provision(ctx caddy.Context) error {
 	if s.Topic == "" {
 		return fmt.Errorf("scale: a topic is missing")
 	}
+	if err := validTopic(s.Topic); err != nil {
+		return fmt.Errorf("scale: %w", err)
+	}
 	if s.Group == "" {
 		s.Group = s.Topic
 	}

@@ -1,0 +1,601 @@
+package osmosis
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/certmagic"
+	"github.com/gofrs/flock"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"go.uber.org/zap"
+
+	"github.com/osmosis-gateway/caddy-osmosis/internal/hub"
+	"github.com/osmosis-gateway/caddy-osmosis/internal/ingress"
+	"github.com/osmosis-gateway/caddy-osmosis/record"
+)
+
+// house is Caddy itself in this process, serving a configuration on a socket.
+// There is one such Caddy in a process, so these tests are not parallel, and as
+// they use real connections their time is real too.
+type house struct {
+	t        *testing.T
+	home     string // a short path, as sockets want one
+	client   *http.Client
+	handlers []any // besides those of osmosis, as JSON
+}
+
+func newHouse(t *testing.T) *house {
+	t.Helper()
+	home, err := os.MkdirTemp("", "osmosis")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &house{t: t, home: home}
+	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", h.socket())
+	}}
+	h.client = &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	t.Cleanup(func() {
+		transport.CloseIdleConnections()
+		h.stop()
+		if err := os.RemoveAll(home); err != nil {
+			t.Error(err)
+		}
+	})
+	return h
+}
+
+func (h *house) socket() string { return filepath.Join(h.home, "http") }
+
+// stop stops Caddy, and fails unless nothing is left of it.
+func (h *house) stop() {
+	h.t.Helper()
+	if err := caddy.Stop(); err != nil {
+		h.t.Error(err)
+	}
+	h.eventually("pools are empty", func() bool { return pooled() == 0 })
+}
+
+// pooled counts what is shared by configurations.
+func pooled() int {
+	n := 0
+	for _, pool := range []*caddy.UsagePool{brokers, producers, insides, crews} {
+		pool.Range(func(any, any) bool { n++; return true })
+	}
+	return n
+}
+
+// only gives the one value in a pool.
+func only[T any](t *testing.T, pool *caddy.UsagePool) T {
+	t.Helper()
+	var values []T
+	pool.Range(func(_, value any) bool {
+		values = append(values, value.(T))
+		return true
+	})
+	if len(values) != 1 {
+		t.Fatalf("%d in the pool, want 1", len(values))
+	}
+	return values[0]
+}
+
+// eventually waits for what has to come true.
+func (h *house) eventually(what string, ok func() bool) {
+	h.t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	const bound = 30 * time.Second
+	for deadline := time.Now().Add(bound); !ok(); <-tick.C {
+		if time.Now().After(deadline) {
+			h.t.Fatalf("not within %s: %s", bound, what)
+		}
+	}
+}
+
+// config is a site with these handlers, and /up for what has no queue.
+func (h *house) config(app *App, routes ...*Handler) []byte {
+	h.t.Helper()
+	handlers := []any{
+		map[string]any{"handler": "osmosis_streams"},
+		map[string]any{"handler": "subroute", "routes": []any{map[string]any{
+			"match": []any{map[string]any{"path": []string{"/up"}}}, "handle": []any{map[string]any{"handler": "static_response", "body": "up"}}, "terminal": true,
+		}}},
+	}
+	for _, route := range routes {
+		handlers = append(handlers, caddyconfig.JSONModuleObject(route, "handler", "osmosis", nil))
+	}
+	type object = map[string]any
+	config, err := json.Marshal(object{
+		"admin":   object{"disabled": true, "config": object{"persist": false}},
+		"storage": object{"module": "file_system", "root": h.storage()},
+		"logging": object{"logs": object{
+			"default": object{"writer": object{"output": "discard"}, "exclude": []string{"http.log.access"}},
+			"access":  object{"writer": object{"output": "file", "filename": h.accessLog(), "roll": false}, "include": []string{"http.log.access"}},
+		}},
+		"apps": object{"osmosis": app, "http": object{"servers": object{"site": object{
+			"listen": []string{"unix/" + h.socket()}, "automatic_https": object{"disable": true}, "logs": object{},
+			"routes": []any{object{"handle": handlers}},
+		}}}},
+	})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return config
+}
+
+func (h *house) storage() string   { return filepath.Join(h.home, "storage") }
+func (h *house) accessLog() string { return filepath.Join(h.home, "access.log") }
+
+// load has Caddy run a configuration, in place of the one it may run.
+func (h *house) load(app *App, routes ...*Handler) {
+	h.t.Helper()
+	if err := caddy.Load(h.config(app, routes...), true); err != nil {
+		h.t.Fatal(err)
+	}
+	// A reload closes connections that rest, perhaps while the client takes one up.
+	h.client.CloseIdleConnections()
+}
+
+// validate does what `caddy validate` does.
+func (h *house) validate(app *App, routes ...*Handler) error {
+	h.t.Helper()
+	var config caddy.Config
+	if err := json.Unmarshal(h.config(app, routes...), &config); err != nil {
+		h.t.Fatal(err)
+	}
+	return caddy.Validate(&config)
+}
+
+// do makes a request and reads the answer.
+func (h *house) do(method, path string, headers ...string) answer {
+	h.t.Helper()
+	r, err := http.NewRequestWithContext(h.t.Context(), method, "http://localhost"+path, nil)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	for i := 0; i < len(headers); i += 2 {
+		r.Header.Add(headers[i], headers[i+1])
+	}
+	response, err := h.client.Do(r)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return answer{response, string(body)}
+}
+
+// listen opens an event stream.
+func (h *house) listen(path string) *listener {
+	h.t.Helper()
+	r, err := http.NewRequestWithContext(h.t.Context(), http.MethodGet, "http://localhost"+path, nil)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	r.Header.Set("Accept", "text/event-stream")
+	response, err := h.client.Do(r)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.t.Cleanup(func() { response.Body.Close() })
+	if response.StatusCode != http.StatusOK {
+		h.t.Fatal(response.Status)
+	}
+	return &listener{t: h.t, response: response, lines: bufio.NewReader(response.Body)}
+}
+
+// reply answers the request that a 202 was given for.
+func (h *house) reply(i *inside, topic string, q accepted, body string) {
+	h.t.Helper()
+	rec := record.Reply{StreamID: q.ID, Body: []byte(body)}.Record()
+	if _, err := i.producer.Produce(h.t.Context(), ingress.Request{Topic: topic, Record: rec}); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// kafka starts a cluster in memory.
+func (h *house) kafka(options ...kfake.Opt) *kfake.Cluster {
+	h.t.Helper()
+	cluster, err := kfake.NewCluster(append([]kfake.Opt{kfake.NumBrokers(1)}, options...)...)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.t.Cleanup(cluster.Close)
+	return cluster
+}
+
+// `caddy validate` works where neither Kafka nor the disk is: in a build.
+func TestValidateTouchesNothing(t *testing.T) {
+	h := newHouse(t)
+	t.Setenv("XDG_DATA_HOME", filepath.Join(h.home, "data"))
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	named := filepath.Join(h.home, "named")
+	scaled := &Scale{ScalerRaw: json.RawMessage(`{"type":"process","command":["touch","` + filepath.Join(h.home, "worker") + `"]}`)}
+	for name, app := range map[string]*App{
+		"kafka": {Kafka: []string{listener.Addr().String()}}, "nothing": {}, "embedded": {Embedded: &Embedded{Directory: named}},
+	} {
+		if err := h.validate(app, &Handler{Topic: testTopic, Scale: scaled}); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for _, path := range []string{named, filepath.Join(caddy.AppDataDir(), "osmosis"), filepath.Join(h.storage(), keyPath), filepath.Join(h.home, "worker")} {
+		if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+	if n := pooled(); n != 0 {
+		t.Errorf("%d in the pools", n)
+	}
+	// Had anybody dialed before, they would come first.
+	own, err := net.Dial("tcp", listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer own.Close()
+	first, err := listener.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	if first.RemoteAddr().String() != own.LocalAddr().String() {
+		t.Errorf("the gateway dialed the broker")
+	}
+}
+
+// What makes no sense is refused with what to write instead.
+func TestConfigurationMistakes(t *testing.T) {
+	h := newHouse(t)
+	const day = caddy.Duration(24 * time.Hour)
+	orders := func(change func(*Handler)) []*Handler {
+		route := &Handler{Topic: testTopic}
+		change(route)
+		return []*Handler{route}
+	}
+	scaled := func(s Scale) []*Handler { return orders(func(r *Handler) { r.Scale = &s }) }
+	process := json.RawMessage(`{"type":"process","command":["true"]}`)
+	for name, test := range map[string]struct {
+		app    *App
+		routes []*Handler
+		want   string
+	}{
+		"both brokers":         {&App{Kafka: []string{"a:9092"}, Embedded: new(Embedded)}, nil, "kafka and embedded are both configured"},
+		"root as prefix":       {&App{Streams: &Streams{Path: "/"}}, nil, "may not be the root"},
+		"ttl":                  {&App{Token: &Token{TTL: day}}, nil, "longer than the replies are kept (24h0m0s): shorten the ttl, or raise"},
+		"retention":            {&App{Replies: &Replies{Retention: caddy.Duration(time.Hour)}}, nil, "token ttl (12h0m0s) and produce_timeout (10s) together"},
+		"produce_timeout":      {&App{ProduceTimeout: -1}, nil, "produce_timeout is -1ns; it has to be longer than 0"},
+		"negative ttl":         {&App{Token: &Token{TTL: -1}}, nil, "token ttl is -1ns"},
+		"negative retention":   {&App{Replies: &Replies{Retention: -1}}, nil, "replies retention is -1ns"},
+		"max_wait":             {&App{Streams: &Streams{MaxWait: -1}}, nil, "streams max_wait"},
+		"heartbeat":            {&App{Streams: &Streams{Heartbeat: -1}}, nil, "streams heartbeat"},
+		"write_timeout":        {&App{Streams: &Streams{WriteTimeout: -1}}, nil, "streams write_timeout"},
+		"max_open":             {&App{Streams: &Streams{MaxOpen: -1}}, nil, "streams max_open is -1; it has to be at least 1"},
+		"max_open_per_client":  {&App{Streams: &Streams{MaxOpenPerClient: -1}}, nil, "streams max_open_per_client"},
+		"partitions":           {&App{Create: &Create{Partitions: -1}}, nil, "create partitions"},
+		"reply partitions":     {&App{Replies: &Replies{Partitions: -1}}, nil, "replies partitions"},
+		"replication":          {&App{Create: &Create{Replication: -1}}, nil, "create replication is -1; leave it out"},
+		"reply topic":          {&App{Replies: &Replies{Topic: "all replies"}}, nil, `topic "all replies"`},
+		"short key":            {&App{Token: &Token{Keys: []string{"short"}}}, nil, "fewer than 16"},
+		"unset key":            {&App{Token: &Token{Keys: []string{"{env.OSMOSIS_TEST_UNSET}"}}}, nil, "token key: "},
+		"missing key file":     {&App{Token: &Token{Keys: []string{place(filepath.Join(h.home, "none"))}}}, nil, "token key: "},
+		"address":              {&App{Kafka: []string{"kafka.internal"}}, nil, "host:port"},
+		"no topic":             {&App{}, []*Handler{{}}, "a topic is missing; write `osmosis <topic>`"},
+		"topic":                {&App{}, []*Handler{{Topic: "my orders"}}, "Kafka takes up to 249 letters"},
+		"long topic":           {&App{}, []*Handler{{Topic: strings.Repeat("x", 250)}}, "Kafka takes up to 249 letters"},
+		"dots":                 {&App{}, []*Handler{{Topic: ".."}}, "Kafka takes up to 249 letters"},
+		"max_body":             {&App{}, orders(func(r *Handler) { r.MaxBody = -1 }), "max_body is -1; it has to be at least 1"},
+		"wait":                 {&App{}, orders(func(r *Handler) { r.Wait = caddy.Duration(2 * time.Minute) }), "wait is 2m0s; it may be up to max_wait, 1m0s"},
+		"negative wait":        {&App{}, orders(func(r *Handler) { r.Wait = -1 }), "wait is -1ns"},
+		"scale without scaler": {&App{}, scaled(Scale{}), "no scaler; write how to run a worker"},
+		"scale of no topic":    {&App{Scale: []*Scale{{ScalerRaw: process}}}, nil, "scale: a topic is missing"},
+		"scale of no name":     {&App{Scale: []*Scale{{Topic: "a/b", ScalerRaw: process}}}, nil, `scale: topic "a/b"`},
+		"scale by load":        {&App{}, scaled(Scale{Min: 1, Max: 3, ScalerRaw: process}), "give both the same number"},
+		"scale below nothing":  {&App{}, scaled(Scale{Min: -1, Max: -1, ScalerRaw: process}), "min is -1"},
+		"unknown scaler":       {&App{}, scaled(Scale{ScalerRaw: json.RawMessage(`{"type":"none"}`)}), "load scaler"},
+		"no command":           {&App{}, scaled(Scale{ScalerRaw: json.RawMessage(`{"type":"process"}`)}), "no command"},
+	} {
+		if err := h.validate(test.app, test.routes...); err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: %v, want %q in it", name, err, test.want)
+		}
+	}
+}
+
+// A key is made once, kept in storage, and the same for all that share it.
+func TestTokenKey(t *testing.T) {
+	storage := &certmagic.FileStorage{Path: t.TempDir()}
+	rings := make([]*hub.Keyring, 3)
+	var together sync.WaitGroup
+	for i := range rings {
+		together.Go(func() {
+			a := &App{storage: storage, logger: zap.NewNop()}
+			a.settings = a.effective()
+			var err error
+			if rings[i], err = a.loadKeys(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	together.Wait()
+	if t.Failed() {
+		return
+	}
+	for _, ring := range rings {
+		token, err := ring.Seal(hub.Claims{ID: "x", Expires: time.Now()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := rings[0].Open(token); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// Of the configured keys the first seals and all open.
+func TestConfiguredKeys(t *testing.T) {
+	t.Setenv("OSMOSIS_TEST_KEY", "the key of last year")
+	old := &App{Token: &Token{Keys: []string{"{env.OSMOSIS_TEST_KEY}"}}}
+	both := &App{Token: &Token{Keys: []string{place(file(t, "key", "the key of this year\n")), "{env.OSMOSIS_TEST_KEY}"}}}
+	only := &App{Token: &Token{Keys: []string{"the key of this year"}}}
+	ring := func(a *App) *hub.Keyring {
+		t.Helper()
+		keys, err := a.loadKeys(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return keys
+	}
+	seal := func(a *App) string {
+		t.Helper()
+		token, err := ring(a).Seal(hub.Claims{ID: "x"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return token
+	}
+	for name, test := range map[string]struct {
+		by, with *App
+		opens    bool
+	}{
+		"old with both": {old, both, true}, "both with only the new": {both, only, true}, "new with both": {only, both, true},
+		"old with only the new": {old, only, false}, "both with old": {both, old, false},
+	} {
+		if _, err := ring(test.with).Open(seal(test.by)); (err == nil) != test.opens {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestStreamsPrefix(t *testing.T) {
+	for path, want := range map[string]string{"": defaultStreams, "s": "/s", "/s/": "/s", "//a/b//": "/a/b", "/": ""} {
+		if got := (&App{Streams: &Streams{Path: path}}).effective().streams; got != want {
+			t.Errorf("%q: %q, want %q", path, got, want)
+		}
+	}
+}
+
+// The embedded broker ends with its configuration, and what it took is there
+// when it comes back; so is the token key.
+func TestEmbeddedOutlivesARestart(t *testing.T) {
+	h := newHouse(t)
+	directory := filepath.Join(h.home, "kafka")
+	app := &App{Embedded: &Embedded{Directory: directory, Listen: "127.0.0.1:0"}}
+	h.load(app, &Handler{Topic: testTopic})
+	a := h.do("POST", "/orders")
+	q := a.queued(t)
+	path := a.Header.Get("Location")
+	h.reply(only[*inside](t, insides), defaultReplies, q, "kept")
+	h.stop()
+	lock := flock.New(filepath.Join(directory, "lock"))
+	if locked, err := lock.TryLock(); !locked || err != nil {
+		t.Fatalf("the directory is still in use: %v", err)
+	}
+	// While somebody else has it there is no gateway, and a clear word why.
+	err := caddy.Load(h.config(app, &Handler{Topic: testTopic}), true)
+	if err == nil || !strings.Contains(err.Error(), "another process uses this directory") || !strings.Contains(err.Error(), directory) {
+		t.Errorf("%v", err)
+	}
+	if n := pooled(); n != 0 {
+		t.Errorf("%d in the pools", n)
+	}
+	if err := lock.Close(); err != nil {
+		t.Fatal(err)
+	}
+	h.load(app, &Handler{Topic: testTopic})
+	h.do("GET", path+"/result", "Prefer", "wait=20").want(t, 200, "kept")
+	h.do("POST", "/orders").want(t, 202)
+}
+
+// Another setting of the embedded broker needs the directory that the old one
+// still has; the reload says so, and what ran goes on.
+func TestEmbeddedCannotChange(t *testing.T) {
+	h := newHouse(t)
+	app := &App{Embedded: &Embedded{Directory: filepath.Join(h.home, "kafka"), Listen: "127.0.0.1:0"}}
+	h.load(app, &Handler{Topic: testTopic})
+	changed := *app.Embedded
+	changed.MaxBytes = 1 << 30
+	err := caddy.Load(h.config(&App{Embedded: &changed}, &Handler{Topic: testTopic}), true)
+	if err == nil || !strings.Contains(err.Error(), errEmbeddedChanged.Error()) {
+		t.Errorf("%v", err)
+	}
+	h.do("POST", "/orders").want(t, 202)
+}
+
+// A broker that is down at start takes the queue away and nothing else; the
+// route comes back by itself.
+func TestStartsWithoutBroker(t *testing.T) {
+	h := newHouse(t)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := listener.Addr().(*net.TCPAddr)
+	listener.Close()
+	h.load(&App{Kafka: []string{address.String()}, ProduceTimeout: caddyDuration(500 * time.Millisecond)}, &Handler{Topic: testTopic})
+	h.do("POST", "/orders").refused(t, 503, "Nothing was queued")
+	h.do("GET", "/up").want(t, 200, "up")
+	h.kafka(kfake.Ports(address.Port))
+	h.eventually("202", func() bool { return h.do("POST", "/orders").StatusCode == 202 })
+}
+
+// A stream and its sight of the broker outlive a reload, of which the broker
+// learns nothing.
+func TestReload(t *testing.T) {
+	h := newHouse(t)
+	cluster := h.kafka()
+	var joins counter
+	cluster.ControlKey(int16(kmsg.JoinGroup), func(kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		joins.add()
+		return nil, nil, false
+	})
+	app := func() *App { return &App{Kafka: cluster.ListenAddrs(), Replies: &Replies{Partitions: 2}} }
+	h.load(app(), &Handler{Topic: testTopic})
+	before := only[*inside](t, insides)
+	a := h.do("POST", "/orders")
+	q := a.queued(t)
+	l := h.listen(a.Header.Get("Location"))
+	group := "osmosis.gateways." + defaultReplies
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if _, err := cluster.WaitGroupStable(ctx, group, 1); err != nil {
+		t.Fatal(err)
+	}
+	joined := joins.get()
+
+	// Limits, routes and keys are read anew; none of them is in the pool's key.
+	changed := app()
+	changed.Streams = &Streams{MaxWait: caddyDuration(5 * time.Second), MaxOpen: 10}
+	changed.ProduceTimeout = caddyDuration(5 * time.Second)
+	h.load(changed, &Handler{Topic: testTopic, MaxBody: 100}, &Handler{Topic: "other"})
+	h.load(app(), &Handler{Topic: testTopic, Wait: caddyDuration(time.Millisecond)})
+	if after := only[*inside](t, insides); after != before {
+		t.Errorf("the reload made a new hub")
+	}
+	if n := joins.get(); n != joined {
+		t.Errorf("%d JoinGroup requests, before the reload %d", n, joined)
+	}
+	h.reply(before, defaultReplies, q, "over the reload")
+	if e := l.next(); e == nil || e.data != "over the reload" {
+		t.Errorf("%+v", e)
+	}
+	if e := l.next(); e == nil || e.name != "end" {
+		t.Errorf("%+v", e)
+	}
+	l.ends()
+	h.do("POST", "/orders").want(t, 202)
+}
+
+// Another reply topic is another hub, over the same connection; the old one
+// stays for as long as a stream needs it.
+func TestReloadWithOtherReplyTopic(t *testing.T) {
+	h := newHouse(t)
+	cluster := h.kafka()
+	h.load(&App{Kafka: cluster.ListenAddrs()}, &Handler{Topic: testTopic})
+	before := only[*inside](t, insides)
+	a := h.do("POST", "/orders")
+	q := a.queued(t)
+	path := a.Header.Get("Location")
+	l := h.listen(path)
+
+	h.load(&App{Kafka: cluster.ListenAddrs(), Replies: &Replies{Topic: "answers"}}, &Handler{Topic: testTopic})
+	n := 0
+	insides.Range(func(any, any) bool { n++; return true })
+	if n != 2 {
+		t.Errorf("%d hubs", n)
+	}
+	if producer := only[producerEntry](t, producers); producer.Producer != before.producer {
+		t.Error("the reload made a new producer")
+	}
+	only[*brokerEntry](t, brokers)
+	a = h.do("POST", "/orders")
+	next := a.queued(t)
+	// The new configuration serves streams of the old topic too.
+	late := h.listen(path)
+	h.reply(before, defaultReplies, q, "old topic")
+	for _, l := range []*listener{l, late} {
+		if e := l.next(); e == nil || e.data != "old topic" {
+			t.Errorf("%+v", e)
+		}
+		if e := l.next(); e == nil || e.name != "end" {
+			t.Errorf("%+v", e)
+		}
+		l.ends()
+	}
+	h.eventually("the old hub is gone", func() bool {
+		n := 0
+		insides.Range(func(any, any) bool { n++; return true })
+		return n == 1
+	})
+	after := only[*inside](t, insides)
+	if after == before {
+		t.Error("the new hub is the old one")
+	}
+	h.reply(after, "answers", next, "new topic")
+	h.do("GET", a.Header.Get("Location")+"/result", "Prefer", "wait=20").want(t, 200, "new topic")
+}
+
+// A reload that fails leaves everything as it was, and no trace of its own.
+func TestReloadFails(t *testing.T) {
+	h := newHouse(t)
+	cluster := h.kafka()
+	h.load(&App{Kafka: cluster.ListenAddrs()}, &Handler{Topic: testTopic})
+	bad := strings.Replace(string(h.config(&App{Kafka: cluster.ListenAddrs(), Replies: &Replies{Topic: "answers"}}, &Handler{Topic: testTopic})),
+		"unix/"+h.socket(), "unix/"+filepath.Join(h.home, "no", "such", "directory"), 1)
+	if err := caddy.Load([]byte(bad), true); err == nil {
+		t.Error("loaded")
+	}
+	h.eventually("one hub", func() bool { return pooled() == 3 })
+	h.do("POST", "/orders").want(t, 202)
+}
+
+type counter struct {
+	mu sync.Mutex
+	n  int
+}
+
+func (c *counter) add() { c.mu.Lock(); c.n++; c.mu.Unlock() }
+
+func (c *counter) get() int { c.mu.Lock(); defer c.mu.Unlock(); return c.n }
+
+// The access log tells which stream a request began, and not how to read it.
+func TestAccessLog(t *testing.T) {
+	h := newHouse(t)
+	h.load(&App{Kafka: h.kafka().ListenAddrs()}, &Handler{Topic: testTopic})
+	a := h.do("POST", "/orders")
+	q := a.queued(t)
+	var line struct {
+		Stream string `json:"osmosis_stream"`
+		Status int
+	}
+	h.eventually("a line in the access log", func() bool {
+		log, err := os.ReadFile(h.accessLog())
+		return err == nil && json.Unmarshal(log, &line) == nil
+	})
+	if line.Stream != q.ID || line.Status != 202 {
+		t.Errorf("%+v, want stream %s", line, q.ID)
+	}
+}
+
+func (a answer) String() string { return fmt.Sprintf("%s: %s", a.Status, a.body) }
