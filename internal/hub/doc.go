@@ -12,7 +12,10 @@
 // # Concurrency
 //
 // Cursor and Claims are values. A Keyring does not change once it is made, and
-// any number of goroutines may use it.
+// any number of goroutines may use it, as they may a Hub. A Subscription is for
+// one goroutine, and another may close it. An Entry is shared by all who read
+// it and does not change. DESIGN.md tells how the parts of a Hub work together,
+// and the comment of Hub in which order its locks are taken.
 //
 // # What it does not do
 //
