@@ -257,27 +257,6 @@ func TestTopicIsMadeAgain(t *testing.T) {
 	}
 }
 
-// While it is not known where replies will lie, no request is queued.
-func TestMissingReplyTopic(t *testing.T) {
-	queueing(t, &Handler{}, func(t *testing.T, s *storefront) {
-		_, admin := s.admin()
-		if _, err := admin.DeleteTopic(t.Context(), defaultReplies); err != nil {
-			t.Fatal(err)
-		}
-		<-time.After(time.Minute)
-		began := time.Now()
-		s.send(s.post("x")).refused(t, 503, "Nothing was queued")
-		if took := time.Since(began); took > defaultProduceTimeout+time.Second {
-			t.Errorf("took %s", took)
-		}
-		s.nothing()
-		if _, err := admin.CreateTopic(t.Context(), 4, 1, nil, defaultReplies); err != nil {
-			t.Fatal(err)
-		}
-		s.send(s.post("x")).want(t, 202)
-	})
-}
-
 // A client that goes away while its record is in flight neither loses it nor
 // holds up the others.
 func TestClientLeavesInFlight(t *testing.T) {
