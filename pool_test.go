@@ -1,0 +1,41 @@
+package osmosis
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+)
+
+// A request that comes before the app has started waits for it, and one that
+// comes when the configuration is gone is told to come again.
+func TestLease(t *testing.T) {
+	virtually(t, func(t *testing.T, s *gateway) {
+		early := &App{started: make(chan struct{}), plan: s.app.plan}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := early.lease(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%v", err)
+		}
+		time.AfterFunc(time.Second, func() { close(early.started) })
+		l, err := early.lease(t.Context())
+		if err != nil || l.hub != s.app.inside.hub {
+			t.Fatalf("%v", err)
+		}
+		if n, _ := insides.References(s.app.plan.insideKey); n != 2 {
+			t.Errorf("%d references", n)
+		}
+		l.release()
+		if n, _ := insides.References(s.app.plan.insideKey); n != 1 {
+			t.Errorf("%d references", n)
+		}
+		gone := &App{started: s.app.started}
+		gone.plan.insideKey = "gone"
+		if _, err := gone.lease(t.Context()); !errors.Is(err, errStopped) {
+			t.Errorf("%v", err)
+		}
+		if _, ok := insides.References("gone"); ok {
+			t.Error("a lease left something behind")
+		}
+	})
+}
