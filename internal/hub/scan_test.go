@@ -61,7 +61,8 @@ func TestCrowdComesBack(t *testing.T) {
 			})
 		}
 		crowd.Wait()
-		if n := scans.Load(); n > 10 {
+		// How many come while a pass is under way, and need the next, is up to the scheduler.
+		if n := scans.Load(); n > clients/20 {
 			t.Errorf("%d fetches for %d clients", n, clients)
 		}
 	})
