@@ -39,11 +39,7 @@ type house struct {
 
 func newHouse(t *testing.T) *house {
 	t.Helper()
-	home, err := os.MkdirTemp("", "osmosis") //nolint:usetesting // a socket's path has to be short
-	if err != nil {
-		t.Fatal(err)
-	}
-	h := &house{t: t, home: home}
+	h := &house{t: t, home: t.TempDir()}
 	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", h.socket())
 	}}
@@ -51,9 +47,6 @@ func newHouse(t *testing.T) *house {
 	t.Cleanup(func() {
 		transport.CloseIdleConnections()
 		h.stop()
-		if err := os.RemoveAll(home); err != nil {
-			t.Error(err)
-		}
 	})
 	return h
 }
