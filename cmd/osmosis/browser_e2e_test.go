@@ -52,8 +52,6 @@ type browser struct {
 	// complaints are errors and warnings in the console: exceptions of scripts,
 	// violations of a Content-Security-Policy, requests that failed.
 	complaints []string
-	// outage says that requests may fail at their connection.
-	outage bool
 }
 
 // newBrowser starts a browser that is closed at the end of the test. The test
@@ -120,9 +118,6 @@ func (b *browser) listen(ev any) {
 		if e.Level != cdplog.EntryLevelError && e.Level != cdplog.EntryLevelWarning {
 			return
 		}
-		if b.outage && e.Source == cdplog.EntrySourceNetwork {
-			return
-		}
 		b.complaints = append(b.complaints, string(e.Source)+": "+e.Text+" "+e.URL)
 	}
 }
@@ -132,13 +127,6 @@ func (b *browser) seen(notes *[]string) []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return slices.Clone(*notes)
-}
-
-// expectOutage says whether requests may fail from here on because nobody listens.
-func (b *browser) expectOutage(may bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.outage = may
 }
 
 // do runs actions.
