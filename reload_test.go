@@ -42,10 +42,10 @@ func TestReload(t *testing.T) {
 	changed.Streams = &Streams{MaxWait: caddyDuration(5 * time.Second), MaxOpen: 10}
 	changed.ProduceTimeout = caddyDuration(5 * time.Second)
 	h.load(changed, &Handler{Topic: testTopic, MaxBody: 100}, &Handler{Topic: "other"})
-	h.load(app(), &Handler{Topic: testTopic, Wait: caddyDuration(time.Millisecond)})
 	if after := only[*inside](t, insides); after != before {
 		t.Errorf("the reload made a new hub")
 	}
+	h.load(app(), &Handler{Topic: testTopic, Wait: caddyDuration(time.Millisecond)})
 	if n := joins.Load(); n != joined {
 		t.Errorf("%d JoinGroup requests, before the reload %d", n, joined)
 	}
