@@ -135,11 +135,12 @@ func TestLongPoll(t *testing.T) {
 		if a, took = held("Prefer", "wait=7", "If-None-Match", etag); a.document(t).Status != "delivering" || took > 4*time.Second {
 			t.Errorf("%s after %s", a.Status, took)
 		}
-		var first hub.Cursor
-		later(t, 3*time.Second, func() { first = s.reply(c, record.Reply{Body: []byte("1"), More: true}) })
+		replied := make(chan hub.Cursor, 1)
+		later(t, 3*time.Second, func() { replied <- s.reply(c, record.Reply{Body: []byte("1"), More: true}) })
 		if a, took = held("Prefer", "wait=7"); a.document(t).Status != "delivering" || took != 7*time.Second {
 			t.Errorf("%s after %s", a.Status, took)
 		}
+		first := <-replied
 		// A cursor is held for what comes after it; a state from before does not count.
 		if a, took = held("Prefer", "wait=7", "Last-Event-ID", first.String()); a.StatusCode != http.StatusNotModified || took != 7*time.Second {
 			t.Errorf("%s after %s: %s", a.Status, took, a.body)
