@@ -21,8 +21,8 @@ const reload = "reload"
 
 // servePage gives a page that waits for the stream's end and then goes to
 // …/result, so that the browser gets the application's own page, redirect and
-// cookies. Without scripts it looks again every few seconds. Nothing of a reply
-// is on it.
+// cookies. Without scripts it looks again every second: a page that goes on any
+// later stands in the browser's way back. Nothing of a reply is on it.
 func (v *visit) servePage(w http.ResponseWriter, r *http.Request) error {
 	h := w.Header()
 	if r.Method != http.MethodHead {
@@ -93,8 +93,15 @@ function follow() {
   });
   events.onerror = () => {
     detail.textContent = "The connection is interrupted; nothing is lost.";
-    if (events.readyState === EventSource.CLOSED) setTimeout(() => location.reload(), 5000);
+    if (events.readyState === EventSource.CLOSED) setTimeout(again, 5000);
   };
+}
+// An EventSource gives up on an answer that is no stream. The page comes anew
+// when the gateway answers, not for a proxy's word that it is away.
+async function again() {
+  const answer = await fetch(location.pathname, { method: "HEAD", headers: { Accept: "text/html" } }).catch(() => null);
+  if (answer && answer.status < 500 && answer.status !== 429) location.reload();
+  else setTimeout(again, 5000);
 }
 follow();
 addEventListener("pagehide", () => events.close());
@@ -105,7 +112,7 @@ addEventListener("pageshow", (e) => { if (e.persisted) location.reload(); });
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="robots" content="noindex">
-<noscript><meta http-equiv="refresh" content="2;url=?` + reload + `"></noscript>
+<noscript><meta http-equiv="refresh" content="1;url=?` + reload + `"></noscript>
 <title>In the queue</title>
 <style>` + pageStyle + `</style>
 <main aria-live="polite">
