@@ -52,6 +52,8 @@ type browser struct {
 	// complaints are errors and warnings in the console: exceptions of scripts,
 	// violations of a Content-Security-Policy, requests that failed.
 	complaints []string
+	// outage says that requests may fail.
+	outage bool
 }
 
 // newBrowser starts a browser that is closed at the end of the test. The test
@@ -118,6 +120,9 @@ func (b *browser) listen(ev any) {
 		if e.Level != cdplog.EntryLevelError && e.Level != cdplog.EntryLevelWarning {
 			return
 		}
+		if b.outage && e.Source == cdplog.EntrySourceNetwork {
+			return
+		}
 		b.complaints = append(b.complaints, string(e.Source)+": "+e.Text+" "+e.URL)
 	}
 }
@@ -127,6 +132,14 @@ func (b *browser) seen(notes *[]string) []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return slices.Clone(*notes)
+}
+
+// expectOutage says whether requests may fail from here on because the gateway
+// is away.
+func (b *browser) expectOutage(may bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.outage = may
 }
 
 // do runs actions.

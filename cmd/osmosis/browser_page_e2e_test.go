@@ -4,8 +4,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -55,11 +59,20 @@ func htmlWorker(t testing.TB, brokers []string, more <-chan struct{}) {
 	})
 }
 
-// arrived checks that the browser shows the worker's page at …/result.
-func arrived(b *browser) {
+// arrived checks that the browser shows the worker's page at …/result, and that
+// the way back leads to the form and not to a page that waits.
+func arrived(b *browser, base string) {
 	b.t.Helper()
 	b.await("the worker's page", `location.pathname.endsWith("/result") && document.querySelector("h1")?.textContent === "answer 1 to item=tea"`)
+	history, err := chromedp.Run(b.ctx, chromedp.NavigationEntries())
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	before := history.Entries[history.CurrentIndex-1].URL
 	b.t.Logf("at the result; pages shown: %s", shorten(b.seen(&b.pages)))
+	if before != base+"/" {
+		b.t.Errorf("the way back leads to %s", before)
+	}
 }
 
 // shorten leaves tokens out of URLs.
@@ -96,7 +109,7 @@ func TestAFormFollowsItsStreamInRealChromium(t *testing.T) {
 		t.Errorf("a reply stands in the gateway's page: %s", html)
 	}
 	close(more)
-	arrived(b)
+	arrived(b, g.URL)
 }
 
 // TestAFormWithoutScriptsInRealChromium does the same where no script runs: the
@@ -110,5 +123,77 @@ func TestAFormWithoutScriptsInRealChromium(t *testing.T) {
 	close(more)
 	b.await("the page has come anew", `location.search === "?reload"`)
 	htmlWorker(t, brokers, more)
-	arrived(b)
+	arrived(b, g.URL)
+}
+
+// TestAPageOutlivesItsGatewayInRealChromium kills the gateway under a page that
+// waits, and starts it again. The page resumes where it was.
+func TestAPageOutlivesItsGatewayInRealChromium(t *testing.T) {
+	g, brokers := formSite(t)
+	outlive(t, g, g.URL, brokers, nil)
+}
+
+// TestAPageOutlivesItsGatewayBehindAProxyInRealChromium does so where a proxy
+// answers 502 meanwhile, on which an EventSource gives up.
+func TestAPageOutlivesItsGatewayBehindAProxyInRealChromium(t *testing.T) {
+	g, brokers := formSite(t)
+	target, err := url.Parse(g.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused := make(chan struct{}, 100)
+	proxy := httptest.NewServer(&httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(target)
+			r.Out.Host = r.In.Host
+		},
+		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) {
+			w.WriteHeader(http.StatusBadGateway)
+			refused <- struct{}{}
+		},
+	})
+	t.Cleanup(proxy.Close)
+	outlive(t, g, proxy.URL, brokers, refused)
+}
+
+// outlive restarts g under a page opened at base. Where refused is given, the
+// gateway stays away until the page has been refused there twice.
+func outlive(t *testing.T, g *gateway, base string, brokers []string, refused <-chan struct{}) {
+	t.Helper()
+	b := newBrowser(t)
+	order(b, base)
+	// The first part gives the page a place to resume from. Its worker ends with
+	// the broker, and another one takes over.
+	first := make(chan struct{})
+	part, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- answer(part, brokers, "orders", 2, func(ctx context.Context, request record.Request, part int) record.Reply {
+			if part > 0 {
+				close(first)
+				<-ctx.Done()
+			}
+			return request.Reply(http.StatusOK, http.Header{"Content-Type": {"text/html"}}, []byte("a part"))
+		})
+	}()
+	<-first
+	b.await("word of the first part", `document.getElementById("state").textContent === "The answer is arriving"`)
+	b.expectOutage(true)
+	g.kill()
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Logf("the first worker ended: %v", err)
+	}
+	b.await("word of the outage", `document.getElementById("detail").textContent.startsWith("The connection is interrupted")`)
+	if refused != nil {
+		<-refused
+		<-refused
+	}
+	g.start()
+	more := make(chan struct{})
+	close(more)
+	htmlWorker(t, brokers, more)
+	arrived(b, base)
+	b.expectOutage(false)
+	t.Logf("Last-Event-ID %q", b.seen(&b.resumed))
 }

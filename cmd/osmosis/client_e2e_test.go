@@ -10,7 +10,9 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/segmentio/kafka-go"
 
@@ -147,22 +149,29 @@ func worker(t testing.TB, brokers []string, topic string, parts int) {
 func work(t testing.TB, brokers []string, topic string, parts int, reply func(ctx context.Context, request record.Request, part int) record.Reply) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
+	var done sync.WaitGroup
 	t.Cleanup(func() {
 		cancel()
-		if err := <-done; err != nil && ctx.Err() == nil {
-			t.Errorf("worker: %v", err)
+		done.Wait()
+	})
+	done.Go(func() {
+		if err := answer(ctx, brokers, topic, parts, reply); err != nil && ctx.Err() == nil {
+			t.Errorf("the worker has ended: %v", err)
 		}
 	})
-	go func() { done <- answer(ctx, brokers, topic, parts, reply) }()
 }
 
 func answer(ctx context.Context, brokers []string, topic string, parts int, replyTo func(context.Context, record.Request, int) record.Reply) error {
 	reader := kafka.NewReader(kafka.ReaderConfig{
 		Brokers: brokers, Topic: topic, GroupID: topic + "-workers", StartOffset: kafka.FirstOffset,
+		MaxWait: time.Second, // Close waits as long
 	})
 	defer reader.Close()
-	client := &kafka.Client{Addr: kafka.TCP(brokers...)}
+	// The default transport would give a worker another one's connections,
+	// those to a broker that was killed too.
+	transport := &kafka.Transport{}
+	defer transport.CloseIdleConnections()
+	client := &kafka.Client{Addr: kafka.TCP(brokers...), Transport: transport}
 	for {
 		m, err := reader.FetchMessage(ctx)
 		if err != nil {
