@@ -38,7 +38,7 @@ test: ## all of the steps below
 
 tools: ## fetch or find what the tests need: Kafka's jars, Chromium
 	@go test -tags e2e -count 1 -run '^TestJars$$' ./internal/broker/kafkatest
-	@scripts/chromium
+	@.ci/chromium
 
 tidy-check: ## go.mod and go.sum hold what is needed and nothing else
 	go mod tidy -diff
@@ -49,11 +49,11 @@ vet: ## go vet
 	go vet -tags e2e ./...
 
 rooms: ## who may import whom
-	@scripts/rooms $(MODULE)
+	@.ci/rooms $(MODULE)
 
 lint: ## golangci-lint with the list in .golangci.yml
 	go run $(GOLANGCI) run ./...
-	@scripts/sleeps
+	@.ci/sleeps
 
 cross: ## builds for Windows and macOS, tests included
 	GOOS=windows GOARCH=amd64 go build ./...
@@ -65,7 +65,7 @@ test-race: ## the tests, with the race detector
 	go test -race -timeout 5m ./...
 
 fuzz: ## every fuzz target for FUZZTIME
-	@scripts/fuzz $(FUZZTIME)
+	@.ci/fuzz $(FUZZTIME)
 
 e2e: ## the tests against a real Kafka, a real browser, real processes
 	go test -tags e2e -race -count 1 -p 1 -timeout 10m \
@@ -73,4 +73,4 @@ e2e: ## the tests against a real Kafka, a real browser, real processes
 		$$(dirname $(E2E) | sort -u)
 
 xcaddy: ## a Caddy built from this checkout with xcaddy, and the examples through it
-	@scripts/xcaddy $(XCADDY) $(MODULE)
+	@.ci/xcaddy $(XCADDY) $(MODULE)
