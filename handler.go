@@ -334,7 +334,7 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, lease *lease, c
 		final, err := waitResult(ctx, sub)
 		if final != nil {
 			header.Del("Location")
-			return writeFinal(w, r, final)
+			return writeFinal(w, r, final, h.app.settings.writeTimeout)
 		}
 		if err != nil && r.Context().Err() != nil {
 			return nil // the client went away; its request is queued all the same

@@ -59,7 +59,7 @@ type routes struct {
 func (a *App) Provision(ctx caddy.Context) error {
 	a.logger = ctx.Logger()
 	a.storage = ctx.Storage()
-	a.started = make(chan struct{})
+	a.started, a.failed = make(chan struct{}), make(chan struct{})
 	a.settings = a.effective()
 	if err := a.makePlan(); err != nil {
 		return err
@@ -316,8 +316,16 @@ func (a *App) Stop() error {
 	return errors.Join(append(errs, err)...)
 }
 
-// Cleanup runs also when Start failed half-way.
-func (a *App) Cleanup() error { return a.Stop() }
+// Cleanup runs also when Start failed half-way. The HTTP app may have let
+// requests in by then, and those need not wait for a start that will not come.
+func (a *App) Cleanup() error {
+	select {
+	case <-a.started:
+	default:
+		close(a.failed)
+	}
+	return a.Stop()
+}
 
 // configuredKeys gives the keyring of the configuration's own keys.
 func (a *App) configuredKeys() (*hub.Keyring, error) {

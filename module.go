@@ -98,6 +98,7 @@ type App struct {
 	routes   routes
 
 	started chan struct{} // closed by Start: inside and keys are set
+	failed  chan struct{} // closed by Cleanup when Start never got that far
 	inside  *inside
 	keys    *hub.Keyring
 	crews   []string           // keys of the crews held

@@ -162,6 +162,8 @@ type lease struct {
 func (a *App) lease(ctx context.Context) (*lease, error) {
 	select {
 	case <-a.started:
+	case <-a.failed:
+		return nil, errStopped
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}

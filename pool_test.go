@@ -7,8 +7,9 @@ import (
 	"time"
 )
 
-// A request that comes before the app has started waits for it, and one that
-// comes when the configuration is gone is told to come again.
+// A request that comes before the app has started waits for it. One that
+// comes when the configuration is gone, or that waited for a start that failed,
+// is told to come again.
 func TestLease(t *testing.T) {
 	virtually(t, func(t *testing.T, s *gateway) {
 		early := &App{started: make(chan struct{}), plan: s.app.plan}
@@ -28,6 +29,15 @@ func TestLease(t *testing.T) {
 		l.release()
 		if n, _ := insides.References(s.app.plan.insideKey); n != 1 {
 			t.Errorf("%d references", n)
+		}
+		never := &App{started: make(chan struct{}), failed: make(chan struct{}), plan: s.app.plan}
+		time.AfterFunc(time.Second, func() {
+			if err := never.Cleanup(); err != nil {
+				t.Error(err)
+			}
+		})
+		if _, err := never.lease(t.Context()); !errors.Is(err, errStopped) {
+			t.Errorf("a start that failed: %v", err)
 		}
 		gone := &App{started: s.app.started}
 		gone.plan.insideKey = "gone"

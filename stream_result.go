@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/osmosis-gateway/caddy-osmosis/internal/hub"
@@ -71,7 +72,7 @@ func (v *visit) serveResult(w http.ResponseWriter, r *http.Request) error {
 	}
 	if f := s.result(); f != nil {
 		f.sealed = true
-		return writeFinal(w, r, f)
+		return writeFinal(w, r, f, v.settings.writeTimeout)
 	}
 	h := w.Header()
 	h.Set(statusHeader, string(s.status))
@@ -89,8 +90,8 @@ func (v *visit) serveResult(w http.ResponseWriter, r *http.Request) error {
 
 // writeFinal answers with what a stream ended with: the worker's own response,
 // or a problem where there is none. Headers that the gateway has set for itself
-// stay.
-func writeFinal(w http.ResponseWriter, r *http.Request, f *finalReply) error {
+// stay. The timeout bounds the write, since the server's own deadline is off.
+func writeFinal(w http.ResponseWriter, r *http.Request, f *finalReply, timeout time.Duration) error {
 	h := w.Header()
 	h.Set(statusHeader, string(f.end.Status))
 	switch f.end.Status {
@@ -128,7 +129,7 @@ func writeFinal(w http.ResponseWriter, r *http.Request, f *finalReply) error {
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(status)
 	if r.Method != http.MethodHead {
-		_, _ = w.Write(body) // who has gone cannot be told
+		_ = newStreamWriter(w, timeout).write(body) // who has gone cannot be told
 	}
 	return nil
 }

@@ -127,7 +127,7 @@ func TestWaitResult(t *testing.T) {
 		}
 		w := httptest.NewRecorder()
 		w.Header().Set("Cache-Control", "no-store")
-		if err := writeFinal(w, s.request(http.MethodPost, "/orders"), f); err != nil {
+		if err := writeFinal(w, s.request(http.MethodPost, "/orders"), f, time.Second); err != nil {
 			t.Fatal(err)
 		}
 		if w.Code != 201 || w.Body.String() != "whole" || w.Header().Get("Cache-Control") != "max-age=60" {

@@ -1,6 +1,7 @@
 package osmosis
 
 import (
+	"bytes"
 	"encoding/base64"
 	"net/http"
 	"strings"
@@ -228,28 +229,39 @@ func TestStreamExpires(t *testing.T) {
 	}, func(a *App) { a.Token = &Token{TTL: caddy.Duration(10 * time.Minute)} })
 }
 
-// A client that does not read is given up, and its stream goes with it.
+// A client that does not read is given up, and its stream goes with it: of
+// events as well as of one large answer, since the server's own deadline for
+// writing is off in both.
 func TestClientThatNeverReads(t *testing.T) {
-	virtually(t, func(t *testing.T, s *gateway) {
-		c := s.accept()
-		conn, err := s.network.DialContext(t.Context(), "tcp", siteHost)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		if err := s.request(http.MethodGet, s.path(c), "Accept", "text/event-stream").Write(conn); err != nil {
-			t.Fatal(err)
-		}
-		synctest.Wait()
-		if streams.count() != 1 {
-			t.Fatalf("%d streams", streams.count())
-		}
-		begun := time.Now()
-		streams.await(time.Hour)
-		if took := time.Since(begun); took > defaultWriteTimeout+time.Second {
-			t.Errorf("held for %s", took)
-		}
-	})
+	for name, test := range map[string]struct{ path, header, value string }{
+		"events": {"", "Accept", "text/event-stream"},
+		"json":   {"", "Prefer", "wait=10"},
+		"result": {"/result", "Prefer", "wait=10"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			virtually(t, func(t *testing.T, s *gateway) {
+				c := s.accept()
+				conn, err := s.network.DialContext(t.Context(), "tcp", siteHost)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer conn.Close()
+				if err := s.request(http.MethodGet, s.path(c)+test.path, test.header, test.value).Write(conn); err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait()
+				if streams.count() != 1 {
+					t.Fatalf("%d streams", streams.count())
+				}
+				s.reply(c, record.Reply{Body: bytes.Repeat([]byte("x"), 512<<10)})
+				begun := time.Now()
+				streams.await(time.Hour)
+				if took := time.Since(begun); took > defaultWriteTimeout+time.Second {
+					t.Errorf("held for %s", took)
+				}
+			})
+		})
+	}
 }
 
 // When the process ends, clients are asked to come back, at different times.
