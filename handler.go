@@ -89,6 +89,7 @@ type Handler struct {
 	app     *App
 	methods map[string]bool
 	allow   string // the methods, as Access-Control-Allow-Methods has them
+	metrics routeMetrics
 }
 
 // CaddyModule returns the Caddy module information.
@@ -125,6 +126,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 // settle fills in defaults.
 func (h *Handler) settle(app *App) {
 	h.app = app
+	h.metrics = metricsOf(h.Topic)
 	h.MaxBody = or(h.MaxBody, defaultMaxBody)
 	if h.Group == "" {
 		h.Group = h.Topic
@@ -194,8 +196,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	// deadline of the server's that passes meanwhile would tell a client nothing
 	// while its request is being queued.
 	unhurry(w)
-	deadline := time.Now().Add(h.app.settings.produceTimeout)
-	ctx, cancel := context.WithDeadline(r.Context(), deadline)
+	begun := time.Now()
+	ctx, cancel := context.WithDeadline(r.Context(), begun.Add(h.app.settings.produceTimeout))
 	defer cancel()
 	lease, err := h.app.lease(ctx)
 	if err != nil {
@@ -204,6 +206,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	defer lease.release()
 
 	claims, err := h.queue(ctx, lease, r, repl, body)
+	h.metrics.count(begun, err)
 	if err != nil {
 		return h.refuse(w, r, err)
 	}

@@ -61,6 +61,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 	a.storage = ctx.Storage()
 	a.started, a.failed = make(chan struct{}), make(chan struct{})
 	a.settings = a.effective()
+	if err := registerMetrics(ctx.GetMetricsRegistry()); err != nil {
+		return err
+	}
 	if err := a.makePlan(); err != nil {
 		return err
 	}
