@@ -94,17 +94,27 @@ func sse(ctx context.Context, url, lastID string, stop func(event) bool) (status
 	if response.StatusCode != http.StatusOK {
 		return response.StatusCode, nil, nil
 	}
+	err = readEvents(response.Body, lastID, func(e event) bool {
+		events = append(events, e)
+		return stop(e)
+	})
+	return response.StatusCode, events, err
+}
+
+// readEvents reads a text/event-stream until stop says so or it ends. What was
+// not complete when the connection broke is dropped.
+func readEvents(stream io.Reader, lastID string, stop func(event) bool) error {
 	var now event
 	var data []string
 	id := lastID
-	lines := bufio.NewReader(response.Body)
+	lines := bufio.NewReader(stream)
 	for {
 		line, err := lines.ReadString('\n')
 		if err != nil {
 			if err == io.EOF {
 				err = nil
 			}
-			return response.StatusCode, events, err
+			return err
 		}
 		line = strings.TrimRight(line, "\r\n")
 		name, value, _ := strings.Cut(line, ":")
@@ -115,9 +125,8 @@ func sse(ctx context.Context, url, lastID string, stop func(event) bool) (status
 			if now.Type == "" {
 				now.Type = "message"
 			}
-			events = append(events, now)
 			if stop(now) {
-				return response.StatusCode, events, nil
+				return nil
 			}
 			now, data = event{}, nil
 		case line == "":

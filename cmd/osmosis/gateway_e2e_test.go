@@ -23,7 +23,7 @@ import (
 // promise: machines that build and test at once are slow.
 const patience = 90 * time.Second
 
-// program is the binary under test, built once.
+// program is the binary under test, built once, with the race detector.
 var program string
 
 func TestMain(m *testing.M) {
@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 		panic(err)
 	}
 	program = filepath.Join(folder, "osmosis")
-	build := exec.Command("go", "build", "-o", program, ".")
+	build := exec.Command("go", "build", "-race", "-o", program, ".")
 	build.Stdout, build.Stderr = os.Stdout, os.Stderr
 	if err := build.Run(); err != nil {
 		panic(err)
@@ -98,10 +98,13 @@ func newGateway(t testing.TB, global, site string) *gateway {
 }
 
 // endWithTest kills what still runs at the end of the test, and shows its log
-// if the test failed.
+// if the test failed. A data race in the gateway fails it.
 func (g *gateway) endWithTest() {
 	g.t.Cleanup(func() {
 		g.kill()
+		if strings.Contains(g.log.String(), "WARNING: DATA RACE") {
+			g.t.Error("a data race in the gateway: see its log")
+		}
 		if g.t.Failed() {
 			g.t.Logf("log of the gateway:\n%s", g.log.String())
 		}

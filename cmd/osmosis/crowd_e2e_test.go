@@ -1,0 +1,246 @@
+//go:build e2e
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// contentType is what a crowd sends.
+const contentType = "application/octet-stream"
+
+// crowd is a number of clients that send orders to one address and follow
+// the streams that they get, and notes all of it in a history.
+//
+// Half of the senders use a key of their own. Each sends one request at a time over
+// connections that are kept. One that was certainly not sent, since nobody
+// could be dialed, is sent again; any other counts as it ended.
+//
+// A stream is followed as an EventSource does it: over one connection after the
+// other, each from the id of the last event, until the end was told, and given up for good,
+// which fails the test, on any status but 200. Unlike an EventSource it is impatient: it comes
+// back within half a second, and gives up a connection that is silent for longer than
+// silence says.
+type crowd struct {
+	history
+	URL     string // of the site
+	senders int
+	// more is asked before each request whether to send it.
+	more func() bool
+	// every is how long each sender pauses between its requests. Default: not at all.
+	every time.Duration
+	// silence is after how long a connection that tells nothing, nor sends a
+	// heartbeat, is given up. Default: never.
+	silence time.Duration
+
+	got202, ended atomic.Int64
+
+	ctx     context.Context
+	posts   *http.Client
+	streams *http.Client
+	sending sync.WaitGroup
+	reading sync.WaitGroup
+}
+
+// requests lets a crowd send n of them.
+func requests(n int64) func() bool {
+	var begun atomic.Int64
+	return func() bool { return begun.Add(1) <= n }
+}
+
+// start lets the clients begin. They end with the test at the latest.
+func (c *crowd) start(t testing.TB) {
+	ctx, cancel := context.WithTimeout(context.Background(), 3*patience)
+	c.ctx = ctx
+	silence := c.silence
+	if silence == 0 {
+		silence = patience
+	}
+	c.posts = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: c.senders, ResponseHeaderTimeout: silence}}
+	c.streams = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: c.senders, ResponseHeaderTimeout: silence}}
+	t.Cleanup(func() {
+		cancel()
+		c.sending.Wait()
+		c.reading.Wait()
+		c.posts.CloseIdleConnections()
+		c.streams.CloseIdleConnections()
+	})
+	for i := range c.senders {
+		key := ""
+		if i%2 == 0 {
+			key = fmt.Sprintf("sender-%d", i)
+		}
+		c.sending.Go(func() {
+			for ctx.Err() == nil && c.more() {
+				a := c.begin(key)
+				c.send(a)
+				if a.verdict == verdictAccepted {
+					c.got202.Add(1)
+					c.reading.Go(func() { c.follow(a) })
+				}
+				if c.every > 0 {
+					c.pause(c.every)
+				}
+			}
+		})
+	}
+}
+
+// await waits until a counter has come so far.
+func (c *crowd) await(t testing.TB, what string, counter *atomic.Int64, n int64) {
+	t.Helper()
+	for counter.Load() < n {
+		if c.ctx.Err() != nil {
+			t.Fatalf("%s: %d of %d: %v", what, counter.Load(), n, c.ctx.Err())
+		}
+		c.pause(10 * time.Millisecond)
+	}
+}
+
+// finish waits until all is sent and all streams have ended.
+func (c *crowd) finish(t testing.TB) {
+	t.Helper()
+	c.sending.Wait()
+	done := make(chan struct{})
+	go func() {
+		c.reading.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(patience):
+		t.Errorf("%d streams of %d have ended %s after the last request", c.ended.Load(), c.got202.Load(), patience)
+	}
+}
+
+func (c *crowd) pause(d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-c.ctx.Done():
+	}
+}
+
+// send sends one request and notes what came of it.
+func (c *crowd) send(a *attempt) {
+	for c.ctx.Err() == nil {
+		request, err := http.NewRequestWithContext(c.ctx, http.MethodPost, c.URL+path(a.n), bytes.NewReader(body(a.n)))
+		if err != nil {
+			a.fault = err.Error()
+			return
+		}
+		// Without it the client would send a request by itself again when a kept connection broke.
+		request.GetBody = nil
+		request.Header.Set("Content-Type", contentType)
+		if a.key != "" {
+			request.Header.Set("X-Sender", a.key)
+		}
+		response, err := c.posts.Do(request)
+		var dial *net.OpError
+		if errors.As(err, &dial) && dial.Op == "dial" {
+			c.pause(50 * time.Millisecond)
+			continue
+		}
+		if err != nil {
+			return // unknown
+		}
+		text, err := io.ReadAll(response.Body)
+		response.Body.Close()
+		if err != nil {
+			return
+		}
+		switch {
+		case response.StatusCode == http.StatusAccepted:
+			if err := json.Unmarshal(text, &a.accepted); err != nil {
+				a.fault = fmt.Sprintf("%v in %s", err, text)
+			}
+			a.verdict = verdictAccepted
+		case response.StatusCode != http.StatusServiceUnavailable || response.Header.Get("Retry-After") == "":
+			a.fault = fmt.Sprintf("%s, Retry-After %q: %s", response.Status, response.Header.Get("Retry-After"), text)
+		case strings.Contains(string(text), "may have been queued"):
+			a.verdict = verdictUnclear
+		default:
+			a.verdict = verdictRefused
+		}
+		return
+	}
+}
+
+// follow follows one stream to its end.
+func (c *crowd) follow(a *attempt) {
+	last := ""
+	for c.ctx.Err() == nil {
+		ended, err := c.connect(a, &last)
+		if err != nil {
+			a.fault = err.Error()
+			return
+		}
+		if ended {
+			c.ended.Add(1)
+			return
+		}
+		c.pause(50*time.Millisecond + rand.N(450*time.Millisecond))
+	}
+}
+
+// connect follows a stream over one connection for as long as it lasts, and
+// says whether it told the end.
+func (c *crowd) connect(a *attempt, last *string) (ended bool, err error) {
+	ctx, cancel := context.WithCancel(c.ctx)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, a.accepted.Stream, nil)
+	if err != nil {
+		return false, err
+	}
+	request.Header.Set("Accept", "text/event-stream")
+	if *last != "" {
+		request.Header.Set("Last-Event-ID", *last)
+	}
+	response, err := c.streams.Do(request)
+	if err != nil {
+		return false, nil //nolint:nilerr // the gateway is away
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		text, _ := io.ReadAll(response.Body)
+		return false, fmt.Errorf("stream from %q: %s %s", *last, response.Status, text)
+	}
+	if a.connections++; *last != "" {
+		a.resumed++
+	}
+	var content io.Reader = response.Body
+	if c.silence > 0 {
+		alarm := time.AfterFunc(c.silence, cancel)
+		defer alarm.Stop()
+		content = readerFunc(func(p []byte) (int, error) {
+			n, err := response.Body.Read(p)
+			alarm.Reset(c.silence)
+			return n, err
+		})
+	}
+	// After the end nothing may come but the connection's own.
+	_ = readEvents(content, *last, func(e event) bool {
+		a.events = append(a.events, e)
+		*last = e.ID
+		ended = ended || e.Type == "end"
+		return false
+	})
+	return ended, nil
+}
+
+// readerFunc is a reader that is a function.
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
