@@ -257,6 +257,42 @@ func TestTopicIsMadeAgain(t *testing.T) {
 	}
 }
 
+// While the reply topic is gone there is no place for an answer, and no request
+// is queued. One that comes before the topic does is queued when it has come.
+func TestMissingReplyTopic(t *testing.T) {
+	queueing(t, &Handler{}, func(t *testing.T, s *storefront) {
+		s.send(s.post("before")).want(t, 202)
+		_, admin := s.admin()
+		if _, err := admin.DeleteTopic(t.Context(), defaultReplies); err != nil {
+			t.Fatal(err)
+		}
+		<-time.After(time.Minute)
+		began := time.Now()
+		s.send(s.post("refused")).refused(t, 503, "Nothing was queued")
+		if took := time.Since(began); took > defaultProduceTimeout+time.Second {
+			t.Errorf("took %s", took)
+		}
+		made := time.AfterFunc(defaultProduceTimeout/2, func() {
+			if _, err := admin.CreateTopic(t.Context(), 4, 1, nil, defaultReplies); err != nil {
+				t.Error(err)
+			}
+		})
+		defer made.Stop()
+		location := s.send(s.post("after")).want(t, 202).Header.Get("Location")
+		claims, err := s.app.keys.Open(strings.TrimPrefix(location, defaultStreams+"/"))
+		if err != nil || claims.ReplyPartitions != 4 {
+			t.Errorf("%+v %v", claims, err)
+		}
+		var queued []string
+		for _, r := range s.stored(testTopic) {
+			queued = append(queued, string(r.Value))
+		}
+		if got := strings.Join(queued, " "); got != "before after" {
+			t.Errorf("queued: %s", got)
+		}
+	})
+}
+
 // A client that goes away while its record is in flight neither loses it nor
 // holds up the others.
 func TestClientLeavesInFlight(t *testing.T) {

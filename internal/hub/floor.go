@@ -40,7 +40,8 @@ const unknownFloor int64 = -1
 //
 // The newest observation counts, also when it is lower: after an unclean leader
 // election the log is shorter than it was. A new incarnation of the topic drops
-// all that was known.
+// all that was known, and so does the word of a broker that there is no such
+// topic: a reply could be written nowhere, so no token names a place for it.
 //
 // Any goroutine may read and observe; run is the only one that changes which
 // incarnation and how many partitions there are.
@@ -68,11 +69,15 @@ type floorsConfig struct {
 	log    *zap.Logger
 }
 
-// floorSet is what is known of one incarnation.
+// floorSet is what is known of one incarnation. While the topic is gone there
+// are no partitions, and the incarnation is the one that it had.
 type floorSet struct {
 	incarnation uint32
 	offsets     []atomic.Int64 // by partition
 }
+
+// gone tells whether the topic was there and is not any more.
+func (s *floorSet) gone() bool { return len(s.offsets) == 0 }
 
 func newFloorSet(t broker.Topic) *floorSet {
 	s := &floorSet{incarnation: t.ID.Incarnation(), offsets: make([]atomic.Int64, t.Partitions())}
@@ -98,15 +103,13 @@ func newFloors(c floorsConfig) *floors {
 // observe takes note of a high watermark that a fetch of the topic's given
 // incarnation showed. One from another incarnation, or of a partition beyond
 // those known, is no floor yet: it makes run look at the topic at once.
-func (f *floors) observe(incarnation uint32, partitions, partition int32, highWatermark int64) {
+func (f *floors) observe(incarnation uint32, partition int32, highWatermark int64) {
 	if highWatermark < 0 || partition < 0 {
 		return // the answer was an error
 	}
 	s := f.set.Load()
-	if s == nil || s.incarnation != incarnation || int(partitions) > len(s.offsets) {
-		f.lookNow()
-	}
 	if s == nil || s.incarnation != incarnation || int(partition) >= len(s.offsets) {
+		f.lookNow()
 		return
 	}
 	if s.offsets[partition].Swap(highWatermark) == unknownFloor {
@@ -151,7 +154,7 @@ func (f *floors) err() error {
 func (f *floors) await(ctx context.Context) error {
 	for {
 		news := f.next()
-		if f.current() != nil {
+		if s := f.current(); s != nil && !s.gone() {
 			return nil
 		}
 		select {
@@ -230,7 +233,7 @@ func (f *floors) round(ctx context.Context) error {
 	}
 	at, err := f.config.broker.Offsets(ctx, t, partitions, broker.HighWatermark)
 	for p, offset := range at {
-		f.observe(s.incarnation, t.Partitions(), p, offset)
+		f.observe(s.incarnation, p, offset)
 	}
 	if missing := len(partitions) - len(at); err == nil && missing > 0 {
 		err = fmt.Errorf("ask where topic %q stands: %d of its %d partitions have no leader", t.Name, missing, len(partitions))
@@ -240,14 +243,16 @@ func (f *floors) round(ctx context.Context) error {
 
 // adopt makes t what the floors are about, and tells whether it is another
 // topic than before. Floors outlive growth, not recreation. A broker without
-// topic ids shows the latter only when there are fewer partitions than before.
+// topic ids shows the latter only when the topic was gone in between, or when
+// there are fewer partitions than before.
 func (f *floors) adopt(t broker.Topic) (s *floorSet, recreated bool) {
 	old := f.current()
 	if old != nil && old.incarnation == t.ID.Incarnation() && len(old.offsets) == int(t.Partitions()) {
 		return old, false
 	}
 	s = newFloorSet(t)
-	recreated = old != nil && (old.incarnation != s.incarnation || len(old.offsets) > len(s.offsets))
+	recreated = old != nil && (old.incarnation != s.incarnation || len(old.offsets) > len(s.offsets) ||
+		old.gone() && t.ID == broker.TopicID{})
 	if old != nil && !recreated {
 		for p := range old.offsets {
 			// What a tail observes while this copies may be lost, which leaves
@@ -260,14 +265,25 @@ func (f *floors) adopt(t broker.Topic) (s *floorSet, recreated bool) {
 	return s, recreated
 }
 
-// find gives the topic, and makes it where that is allowed.
+// find gives the topic, and makes it where that is allowed. What was known of
+// one that is gone is dropped first: making it may take long, or be refused.
 func (f *floors) find(ctx context.Context) (broker.Topic, error) {
+	t, err := f.config.broker.Topic(ctx, f.config.spec.Name)
+	if !errors.Is(err, kafka.UnknownTopicOrPartition) {
+		return t, err
+	}
+	f.drop()
 	if f.config.create {
 		return f.config.broker.Ensure(ctx, f.config.spec)
 	}
-	t, err := f.config.broker.Topic(ctx, f.config.spec.Name)
-	if errors.Is(err, kafka.UnknownTopicOrPartition) {
-		return t, fmt.Errorf("%w; create it, or let the gateway create topics", err)
+	return t, fmt.Errorf("%w; create it, or let the gateway create topics", err)
+}
+
+// drop takes a broker's word that there is no such topic: what was known of it
+// is good for no token, but for the incarnation, by which it is told from the
+// one that comes next.
+func (f *floors) drop() {
+	if s := f.current(); s != nil && !s.gone() {
+		f.set.Store(&floorSet{incarnation: s.incarnation})
 	}
-	return t, err
 }

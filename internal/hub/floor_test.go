@@ -23,27 +23,26 @@ func topicOf(id byte, partitions int) broker.Topic {
 func TestObserve(t *testing.T) {
 	const mine, other = 1 << 24, 2 << 24 // incarnations of topicOf(1, …) and topicOf(2, …)
 	for name, c := range map[string]struct {
-		incarnation           uint32
-		partitions, partition int32
-		at                    int64
-		want                  []int64
-		look                  bool
+		incarnation uint32
+		partition   int32
+		at          int64
+		want        []int64
+		look        bool
 	}{
-		"first of a partition":            {mine, 3, 0, 5, []int64{5, 10, unknownFloor}, false},
-		"higher":                          {mine, 3, 1, 11, []int64{unknownFloor, 11, unknownFloor}, false},
-		"lower, after a truncation":       {mine, 3, 1, 9, []int64{unknownFloor, 9, unknownFloor}, false},
-		"empty partition":                 {mine, 3, 0, 0, []int64{0, 10, unknownFloor}, false},
-		"answer was an error":             {mine, 3, 1, -1, []int64{unknownFloor, 10, unknownFloor}, false},
-		"no such partition":               {mine, 3, -1, 7, []int64{unknownFloor, 10, unknownFloor}, false},
-		"another incarnation":             {other, 3, 1, 11, []int64{unknownFloor, 10, unknownFloor}, true},
-		"of a partition not known yet":    {mine, 4, 3, 11, []int64{unknownFloor, 10, unknownFloor}, true},
-		"by somebody who knows of growth": {mine, 4, 1, 11, []int64{unknownFloor, 11, unknownFloor}, true},
+		"first of a partition":         {mine, 0, 5, []int64{5, 10, unknownFloor}, false},
+		"higher":                       {mine, 1, 11, []int64{unknownFloor, 11, unknownFloor}, false},
+		"lower, after a truncation":    {mine, 1, 9, []int64{unknownFloor, 9, unknownFloor}, false},
+		"empty partition":              {mine, 0, 0, []int64{0, 10, unknownFloor}, false},
+		"answer was an error":          {mine, 1, -1, []int64{unknownFloor, 10, unknownFloor}, false},
+		"no such partition":            {mine, -1, 7, []int64{unknownFloor, 10, unknownFloor}, false},
+		"another incarnation":          {other, 1, 11, []int64{unknownFloor, 10, unknownFloor}, true},
+		"of a partition not known yet": {mine, 3, 11, []int64{unknownFloor, 10, unknownFloor}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := &gateway{floors: newFloors(floorsConfig{})}
 			g.floors.adopt(topicOf(1, 3))
-			g.floors.observe(mine, 3, 1, 10)
-			g.floors.observe(c.incarnation, c.partitions, c.partition, c.at)
+			g.floors.observe(mine, 1, 10)
+			g.floors.observe(c.incarnation, c.partition, c.at)
 			wantKnown(t, g, c.want...)
 			if look := len(g.floors.look) > 0; look != c.look {
 				t.Fatalf("asked for a look: %v, want %v", look, c.look)
@@ -52,7 +51,7 @@ func TestObserve(t *testing.T) {
 	}
 	t.Run("before the topic was found", func(t *testing.T) {
 		f := newFloors(floorsConfig{})
-		f.observe(mine, 3, 0, 5)
+		f.observe(mine, 0, 5)
 		if f.current() != nil {
 			t.Fatal("a floor without a topic")
 		}
@@ -80,12 +79,40 @@ func TestAdopt(t *testing.T) {
 				t.Fatal("the first topic was taken for a recreated one")
 			}
 			for p := range int32(3) {
-				g.floors.observe(s.incarnation, 3, p, int64(10+p))
+				g.floors.observe(s.incarnation, p, int64(10+p))
 			}
 			if _, recreated := g.floors.adopt(c.after); recreated != c.recreated {
 				t.Fatalf("recreated %v, want %v", recreated, c.recreated)
 			}
 			wantKnown(t, g, c.want...)
+		})
+	}
+}
+
+// A topic that was gone has no floors, whether it comes back as another one or,
+// a broker having been mistaken, as the one that it was.
+func TestAdoptWhatWasGone(t *testing.T) {
+	noID := broker.Topic{Name: gatewayTopic, Leaders: make([]int32, 2)}
+	for name, c := range map[string]struct {
+		before, after broker.Topic
+		recreated     bool
+	}{
+		"recreated":              {topicOf(1, 2), topicOf(2, 2), true},
+		"the same":               {topicOf(1, 2), topicOf(1, 2), false},
+		"recreated, no id tells": {noID, noID, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := &gateway{floors: newFloors(floorsConfig{})}
+			s, _ := g.floors.adopt(c.before)
+			g.floors.observe(s.incarnation, 0, 10)
+			g.floors.drop()
+			wantKnown(t, g)
+			g.floors.observe(s.incarnation, 0, 11) // a late answer
+			wantKnown(t, g)
+			if _, recreated := g.floors.adopt(c.after); recreated != c.recreated {
+				t.Fatalf("recreated %v, want %v", recreated, c.recreated)
+			}
+			wantKnown(t, g, unknownFloor, unknownFloor)
 		})
 	}
 }
@@ -200,6 +227,33 @@ func TestFloors(t *testing.T) {
 		wantKnown(t, g, 0, 0)
 	})
 
+	bubble(t, "go with the topic and come back with the next", func(t *testing.T) {
+		c := newGatewayCluster(t, kfake.SeedTopics(2, gatewayTopic))
+		g := c.start(false)
+		c.produce(g.client, 0, 7)
+		pass(floorInterval + time.Second)
+		wantKnown(t, g, 7, 0)
+		before := g.floors.current().incarnation
+		if err := c.DeleteTopic(gatewayTopic); err != nil {
+			t.Fatal(err)
+		}
+		pass(floorInterval)
+		wantKnown(t, g)
+		if now := g.floors.current().incarnation; now != before {
+			t.Fatalf("incarnation %x is forgotten for %x", before, now)
+		}
+		pass(time.Minute)
+		if err := c.CreateTopic(gatewayTopic, 3, nil); err != nil {
+			t.Fatal(err)
+		}
+		for waited := time.Duration(0); len(g.known()) == 0 && waited < 2*maxBackoff; waited += floorSettle / 4 {
+			pass(floorSettle / 4)
+		}
+		wantKnown(t, g, unknownFloor, unknownFloor, unknownFloor) // another topic, which was noticed
+		pass(floorSettle)
+		wantKnown(t, g, 0, 0, 0)
+	})
+
 	bubble(t, "of one partition fail alone", func(t *testing.T) {
 		c := newGatewayCluster(t, kfake.SeedTopics(3, gatewayTopic))
 		fault := c.Fault(kfake.Fault{
@@ -237,14 +291,14 @@ func TestFloorsWakeThoseWhoWait(t *testing.T) {
 	f := newFloors(floorsConfig{})
 	s, _ := f.adopt(topicOf(1, 2))
 	news := f.next()
-	f.observe(s.incarnation, 2, 0, 5)
+	f.observe(s.incarnation, 0, 5)
 	select {
 	case <-news:
 	default:
 		t.Fatal("a first floor woke nobody")
 	}
 	news = f.next()
-	f.observe(s.incarnation, 2, 0, 6)
+	f.observe(s.incarnation, 0, 6)
 	select {
 	case <-news:
 		t.Fatal("every answer wakes those who wait")

@@ -237,7 +237,7 @@ func (h *Hub) positions() map[int32]int64 {
 // observe takes note of a high watermark that a broker told.
 func (h *Hub) observe(p *partition, high int64) {
 	if p.topic.name == h.config.Topic {
-		h.floors.observe(p.incarnation, 0, p.index, high)
+		h.floors.observe(p.incarnation, p.index, high)
 	}
 }
 

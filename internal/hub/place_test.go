@@ -16,7 +16,7 @@ func placerOf(home []int32, floors ...int64) *placer {
 	f, h := newFloors(floorsConfig{}), newHome(homeConfig{topic: gatewayTopic})
 	s, _ := f.adopt(topicOf(1, len(floors)))
 	for p, at := range floors {
-		f.observe(s.incarnation, int32(len(floors)), int32(p), at)
+		f.observe(s.incarnation, int32(p), at)
 	}
 	h.partitions.Store(&home)
 	return newPlacer(gatewayTopic, f, h)

@@ -157,6 +157,9 @@ func (t *topic) miss(tick uint64) {
 	defer t.hub.mu.Unlock()
 	t.gone = tick
 	t.wake()
+	if t.name == t.hub.config.Topic {
+		t.hub.floors.lookNow() // no token may name it any more
+	}
 }
 
 // wake has all subscriptions of the topic look again. Needs the hub's lock.
