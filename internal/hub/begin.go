@@ -50,26 +50,28 @@ type landing struct {
 //
 //	cursor below the floor               → gap cursor, from the floor
 //	cursor below the log's start         → gap retention (held), from the log's start
-//	cursor at or above the log's end     → gap truncated, from the floor
+//	cursor at or above the log's end     → gap cursor, from the floor
 //	cursor within the log                → verify it
 //	no cursor, floor below the start     → gap retention (held), from the log's start
 //	no cursor, floor above the end       → gap truncated, from the log's start
 //	no cursor, floor within the log      → from the floor
+//
+// A cursor above the end may be made up, or all that is left of records that
+// brokers have lost. Nobody can tell by the cursor, which any client can write;
+// a floor is sealed in its token, so that one above the end does tell.
 //
 // A client that reads again from the floor gets events that it may have seen,
 // with the ids that they had.
 func (b beginning) land(log bounds) landing {
 	if b.cursor != noCursor {
 		switch {
-		case b.cursor < b.floor:
-			l := b.fromFloor(log)
-			l.gap, l.held = gapCursor, false
-			return l
 		case b.cursor >= log.end && !log.fresh:
 			return landing{ask: true}
-		case b.cursor >= log.end:
+		case b.cursor < b.floor, b.cursor >= log.end:
 			l := b.fromFloor(log)
-			l.gap, l.held = gapTruncated, false
+			if l.held || l.gap == "" {
+				l.gap, l.held = gapCursor, false
+			}
 			return l
 		case b.cursor < log.start:
 			return landing{at: log.start, gap: gapRetention, held: true}

@@ -23,7 +23,9 @@ func TestLand(t *testing.T) {
 		{"cursor below the start", 5, 9, false, landing{at: 10, gap: gapRetention, held: true}},
 		{"last record", 12, 19, false, landing{at: 19, verify: true}},
 		{"cursor at an end that may be old", 12, 20, false, landing{ask: true}},
-		{"cursor from the future", 12, 20, true, landing{at: 12, gap: gapTruncated}},
+		{"cursor from the future", 12, 20, true, landing{at: 12, gap: gapCursor}},
+		{"cursor from the future, floor below the start", 5, 20, true, landing{at: 10, gap: gapCursor}},
+		{"cursor below a floor above the end", 25, 15, true, landing{at: 10, gap: gapTruncated}},
 		{"cursor and floor above the end", 25, 30, true, landing{at: 10, gap: gapTruncated}},
 		{"cursor without a floor", logStart, 15, false, landing{at: 15, verify: true}},
 	} {

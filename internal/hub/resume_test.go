@@ -29,8 +29,8 @@ func TestResume(t *testing.T) {
 		{"below the floor", Cursor{Offset: 0}, anew},
 		{"in another partition", Cursor{Offset: 1, Partition: 1}, anew},
 		{"in no partition", Cursor{Offset: 1, Partition: 1 << 30}, anew},
-		{"from the future", Cursor{Offset: 6}, append([]string{"gap truncated"}, all...)},
-		{"from the far future", Cursor{Offset: 1<<63 - 1, Mark: MarkEnd}, append([]string{"gap truncated"}, all...)},
+		{"from the future", Cursor{Offset: 6}, anew},
+		{"from the far future", Cursor{Offset: 1<<63 - 1, Mark: MarkEnd}, anew},
 		{"expired though it is not", Cursor{Offset: 4, Mark: MarkExpired}, anew},
 		{"of another life of the topic", Cursor{Offset: 1, Incarnation: 7}, anew},
 	} {
