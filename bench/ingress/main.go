@@ -1,0 +1,181 @@
+// Command ingress measures the way in: many clients post at once, and each gets
+// its 202 when the broker has the record.
+//
+//	go run ./bench/ingress [-rounds 3] [-duration 1s] [-profile ingress.pprof]
+//
+// Contenders take turns within every round. For each it tells the requests per
+// second, the server's CPU seconds for 10,000 requests, and both as ratios to
+// Caddy's own `respond 202`, which queues nothing, and to the naive Caddy
+// handler. See README.md.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"time"
+
+	"github.com/osmosis-gateway/caddy-osmosis/bench/load"
+	"github.com/osmosis-gateway/caddy-osmosis/bench/rig"
+)
+
+// Flags.
+var (
+	connections = flag.Int("connections", 64, "keep-alive connections, each with one request at a time")
+	size        = flag.Int("body", 1024, "size of the JSON body, in `bytes`")
+	partitions  = flag.Int("partitions", 8, "partitions of the request topics")
+	keys        = flag.Int("keys", 1000, "different keys of the keyed run")
+	rounds      = flag.Int("rounds", 3, "rounds; figures are medians over them")
+	duration    = flag.Duration("duration", time.Second, "time of each contender in a round")
+	profile     = flag.String("profile", "", "after the rounds, load Osmosis alone for 10 × the duration, write its CPU profile to this `file` and print its top")
+)
+
+func main() { rig.Main(run) }
+
+// sample is what one contender did in one round.
+type sample struct {
+	rate float64 // requests/s
+	cpu  float64 // of the server, CPU-s per 10,000
+	own  float64 // of the load generator, the same
+}
+
+func run(ctx context.Context, r *rig.Rig) error {
+	contenders, err := start(ctx, r)
+	if err != nil {
+		return err
+	}
+	for _, keyed := range []bool{true, false} {
+		heading := fmt.Sprintf("Ingress, %d connections, %d B, %d partitions, ", *connections, *size, *partitions)
+		if keyed {
+			heading += fmt.Sprintf("%d keys", *keys)
+		} else {
+			heading += "no keys"
+		}
+		r.Say("%s", heading)
+		for _, p := range contenders { // caches, connections, the broker's compiler
+			if _, err := measure(ctx, p, keyed); err != nil {
+				return err
+			}
+		}
+		samples, err := rig.Rounds(*rounds, len(contenders), func(_, i int) (sample, error) {
+			return measure(ctx, contenders[i], keyed)
+		})
+		if err != nil {
+			return err
+		}
+		table(r, heading, contenders, samples)
+	}
+	if *profile != "" {
+		return profileOf(ctx, r, contenders[ours])
+	}
+	return nil
+}
+
+// Where the contenders that others are compared with stand in the list.
+const (
+	respond = iota
+	ours
+	naive
+)
+
+// start starts all contenders, each with a topic of its own.
+func start(ctx context.Context, r *rig.Rig) ([]*rig.Process, error) {
+	kafka, err := r.Kafka(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.CreateTopics(ctx, kafka, *partitions, "naive", "franz-go", "kafka-go", "writer"); err != nil {
+		return nil, err
+	}
+	var all []*rig.Process
+	for _, c := range []struct{ name, global, site string }{
+		respond: {"Caddy `respond 202`", "", "\trespond /orders 202"},
+		ours:    {"**Osmosis**", fmt.Sprintf("\tosmosis {\n\t\tkafka %s\n\t\tcreate {\n\t\t\tpartitions %d\n\t\t}\n\t}", kafka, *partitions), "\tosmosis /orders orders {\n\t\tkey {http.request.header.X-Customer}\n\t}"},
+		naive:   {"naive Caddy handler, franz-go", "", "\tnaive /orders " + kafka + " naive"},
+	} {
+		p, err := r.Caddy(ctx, c.name, c.global, c.site)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, p)
+	}
+	for _, c := range []struct{ name, client string }{
+		{"net/http, kafka-go group commit", "kafka-go"},
+		{"net/http, franz-go", "franz-go"},
+		{"net/http, kafka-go Writer", "writer"},
+	} {
+		p, err := r.Peer(ctx, c.name, "./bench/peers/bare", "-kafka", kafka, "-topic", c.client, "-client", c.client)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, p)
+	}
+	return all, nil
+}
+
+// requests are what clients send to a contender.
+func requests(p *rig.Process, keyed bool) [][]byte {
+	if !keyed {
+		return [][]byte{load.Post(p.Site, "/orders", load.JSON(*size))}
+	}
+	var all [][]byte
+	for i := range *keys {
+		all = append(all, load.Post(p.Site, "/orders", load.JSON(*size), fmt.Sprintf("X-Customer: customer-%d", i)))
+	}
+	return all
+}
+
+// measure loads one contender.
+func measure(ctx context.Context, p *rig.Process, keyed bool) (sample, error) {
+	x := load.Exchange{Address: p.Site, Connections: *connections, Requests: requests(p, keyed), Status: 202}
+	before, err := p.CPU()
+	if err != nil {
+		return sample{}, err
+	}
+	own := rig.OwnCPU()
+	result, err := x.Run(ctx, *duration)
+	if err != nil {
+		return sample{}, fmt.Errorf("%s: %w", p.Name, err)
+	}
+	own = rig.OwnCPU() - own
+	after, err := p.CPU()
+	return sample{
+		rate: result.PerSecond(),
+		cpu:  rig.Per10000(after-before, result.Answers),
+		own:  rig.Per10000(own, result.Answers),
+	}, err
+}
+
+// table prints what was found.
+func table(r *rig.Rig, heading string, contenders []*rig.Process, samples [][]sample) {
+	rate := func(s sample) float64 { return s.rate }
+	cpu := func(s sample) float64 { return s.cpu }
+	own := func(s sample) float64 { return s.own }
+	t := rig.Table{Head: []string{"", "requests/s", "CPU-s per 10,000", "rate ÷ `respond`", "rate ÷ naive", "CPU ÷ `respond`", "CPU ÷ naive", "generator's CPU-s"}}
+	for i, p := range contenders {
+		t.Add(p.Name,
+			fmt.Sprintf("%.0f", rig.Median(rig.Each(samples[i], rate))),
+			fmt.Sprintf("%.3f", rig.Median(rig.Each(samples[i], cpu))),
+			rig.Ratio(rig.Each(samples[i], rate), rig.Each(samples[respond], rate)),
+			rig.Ratio(rig.Each(samples[i], rate), rig.Each(samples[naive], rate)),
+			rig.Ratio(rig.Each(samples[i], cpu), rig.Each(samples[respond], cpu)),
+			rig.Ratio(rig.Each(samples[i], cpu), rig.Each(samples[naive], cpu)),
+			fmt.Sprintf("%.3f", rig.Median(rig.Each(samples[i], own))))
+	}
+	t.Write(r.Out, heading)
+}
+
+// profileOf loads a contender while its profile is taken.
+func profileOf(ctx context.Context, r *rig.Rig, p *rig.Process) error {
+	long := 10 * *duration
+	loaded := make(chan error, 1)
+	go func() {
+		x := load.Exchange{Address: p.Site, Connections: *connections, Requests: requests(p, true), Status: 202}
+		_, err := x.Run(ctx, long+time.Second)
+		loaded <- err
+	}()
+	if err := r.Profile(ctx, p, long, *profile); err != nil {
+		return err
+	}
+	return <-loaded
+}

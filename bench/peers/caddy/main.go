@@ -1,0 +1,14 @@
+// Command caddy is Caddy with all that the benchmarks compare inside it:
+// Osmosis, the naive handler, and Caddy's own `respond`. One program for all
+// keeps everything equal but the handler.
+package main
+
+import (
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	_ "github.com/caddyserver/caddy/v2/modules/standard"
+
+	_ "github.com/osmosis-gateway/caddy-osmosis"
+	_ "github.com/osmosis-gateway/caddy-osmosis/bench/peers/naive"
+)
+
+func main() { caddycmd.Main() }
