@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
 )
 
@@ -32,7 +33,7 @@ func (l language) installed(t testing.TB) string {
 	if len(l.install) == 0 {
 		return source
 	}
-	hash, err := hashOf(source)
+	files, hash, err := filesOf(source)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,8 +55,8 @@ func (l language) installed(t testing.TB) string {
 	}
 	defer os.RemoveAll(scratch)
 	made := filepath.Join(scratch, l.name)
-	if err := os.CopyFS(made, os.DirFS(source)); err != nil {
-		t.Fatalf("copy the worker: %v", err)
+	if err := copyFiles(made, source, files); err != nil {
+		t.Fatal(err)
 	}
 	for _, command := range l.install {
 		cmd := exec.Command(command[0], command[1:]...)
@@ -76,22 +77,50 @@ func (l language) installed(t testing.TB) string {
 	return folder
 }
 
-// hashOf tells whether anything in a folder has changed.
-func hashOf(folder string) (string, error) {
-	hash := sha256.New()
-	err := fs.WalkDir(os.DirFS(folder), ".", func(path string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() {
+// built names what building a worker in its folder leaves behind.
+var built = []string{"venv", "node_modules", "target"}
+
+// filesOf lists the files of a worker's folder, with a hash of them all.
+func filesOf(folder string) (files []string, hash string, err error) {
+	sum := sha256.New()
+	err = fs.WalkDir(os.DirFS(folder), ".", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
 			return err
+		}
+		if entry.IsDir() {
+			if slices.Contains(built, path) {
+				return fs.SkipDir
+			}
+			return nil
 		}
 		content, err := os.ReadFile(filepath.Join(folder, path))
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(hash, "%s %d\n%s", path, len(content), content)
+		fmt.Fprintf(sum, "%s %d\n%s", path, len(content), content)
+		files = append(files, path)
 		return nil
 	})
 	if err != nil {
-		return "", fmt.Errorf("read the worker's folder: %w", err)
+		return nil, "", fmt.Errorf("read the worker's folder: %w", err)
 	}
-	return fmt.Sprintf("%x", hash.Sum(nil)[:8]), nil
+	return files, fmt.Sprintf("%x", sum.Sum(nil)[:8]), nil
+}
+
+// copyFiles copies files from one folder to another.
+func copyFiles(to, from string, files []string) error {
+	for _, file := range files {
+		content, err := os.ReadFile(filepath.Join(from, file))
+		if err != nil {
+			return fmt.Errorf("copy the worker: %w", err)
+		}
+		target := filepath.Join(to, file)
+		if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
+			return fmt.Errorf("copy the worker: %w", err)
+		}
+		if err := os.WriteFile(target, content, 0o644); err != nil {
+			return fmt.Errorf("copy the worker: %w", err)
+		}
+	}
+	return nil
 }

@@ -31,6 +31,9 @@ type language struct {
 	environment []string
 }
 
+// java says what the workers in Java need.
+const java = "Maven and a JDK, 17 or newer (Debian: apt-get install maven openjdk-17-jdk-headless)"
+
 var languages = []language{
 	{name: "go", progress: 1, code: http.StatusCreated},
 	{
@@ -40,6 +43,22 @@ var languages = []language{
 			{"venv/bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes", "-r", "requirements.txt"},
 		},
 		run: []string{"venv/bin/python", "worker.py"}, progress: 1, code: http.StatusCreated,
+	},
+	{
+		name: "node", needs: "Node.js 18 or newer with npm",
+		install: [][]string{{"npm", "ci", "--no-audit", "--no-fund"}},
+		run:     []string{"node", "worker.js"}, progress: 1, code: http.StatusCreated,
+	},
+	{
+		name: "spring", needs: java,
+		install: [][]string{{"mvn", "--batch-mode", "--quiet", "package"}},
+		run:     []string{"java", "-jar", "target/worker.jar"}, code: http.StatusOK, exactlyOnce: true,
+	},
+	{
+		name: "transactions", needs: java,
+		install: [][]string{{"mvn", "--batch-mode", "--quiet", "package"}},
+		run:     []string{"java", "-jar", "target/worker.jar"}, code: http.StatusCreated, exactlyOnce: true,
+		environment: []string{"ACCIDENT_EVERY=3"},
 	},
 }
 
