@@ -30,6 +30,10 @@ type FetchFrom struct {
 	ID        TopicID // zero: the whole request goes by name, so that a recreated topic is not noticed
 	Partition int32
 	Offset    int64
+	// After is the epoch of what was read before Offset, as Fetched gave it. With
+	// it the broker tells when the log is not that one any more (CutError). Kafka
+	// before 2.7 and the embedded broker do not know of this.
+	After Epoch
 }
 
 // Fetched is what one partition had.
@@ -48,6 +52,8 @@ type Fetched struct {
 	// records can be read up to here. Brokers set it to HighWatermark without
 	// open transactions.
 	Stable int64
+	// Epoch is that of the last batch before Next; After where there was none.
+	Epoch Epoch
 	// LogStart is the first offset that is still there.
 	LogStart int64
 	// Err is the partition's own error: kafka.OffsetOutOfRange,
@@ -99,7 +105,7 @@ func (c *Client) Fetch(ctx context.Context, q FetchRequest) ([]Fetched, error) {
 		}
 		p := kmsg.NewFetchRequestTopicPartition()
 		p.Partition, p.FetchOffset, p.PartitionMaxBytes = f.Partition, f.Offset, q.MaxBytes
-		p.CurrentLeaderEpoch, p.LogStartOffset = -1, -1
+		p.CurrentLeaderEpoch, p.LastFetchedEpoch, p.LogStartOffset = -1, f.After.wire(), -1
 		t := &r.Topics[len(r.Topics)-1]
 		t.Partitions = append(t.Partitions, p)
 	}
@@ -145,6 +151,7 @@ func (c *Client) decode(f FetchFrom, p *kmsg.FetchResponseTopicPartition) Fetche
 		out.Err = fmt.Errorf("decode records of topic %q, partition %d: no whole batch in %d bytes at offset %d",
 			f.Topic, f.Partition, len(p.RecordBatches), next)
 	}
+	out.heed(f.After, p)
 	if len(got.Records) == 0 {
 		return out
 	}

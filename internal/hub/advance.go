@@ -132,15 +132,19 @@ func (s *Subscription) shorten(l *leg) {
 	}
 }
 
-// truncated handles a log that now ends before the leg: brokers have lost
+// truncated handles a log that was cut off before the leg: brokers have lost
 // records. What was written in their place cannot be told from what the client
-// has seen, so it gets everything again.
+// has seen, so it gets everything again. Its floor was seen in the log as it
+// was; in this one its replies may lie from the cut on.
 func (s *Subscription) truncated(l *leg) {
 	at, _ := l.reader.standing()
 	s.gap(record.Gap{From: l.cursor(at).String(), Reason: gapTruncated})
 	l.gap, l.held = nil, nil
 	if l.phase == verifying {
 		s.from, l.phase = nil, reading
+	}
+	if cut := l.reader.lost(); cut != nil {
+		l.start.floor = min(l.start.floor, *cut)
 	}
 	s.restart(l)
 }

@@ -27,9 +27,11 @@ type partition struct {
 	tail atomic.Pointer[tail]
 	home bool // guarded by the hub's lock
 
-	mu      sync.Mutex
-	log     ends
-	window  window
+	mu     sync.Mutex
+	log    ends
+	window window
+	// epoch is the leader epoch of what lies before the window's end, where it was read.
+	epoch   broker.Epoch
 	readers map[*reader]struct{}
 	// left is when the last reader went, or when the partition stopped being home.
 	left time.Time
@@ -99,6 +101,7 @@ func (p *partition) found(start, high int64, tick uint64) {
 	clear(p.watching)
 	p.hub.windowBytes.Add(-p.window.bytes)
 	p.window.reset(high)
+	p.epoch = broker.Epoch{}
 	for r := range p.readers {
 		r.notify()
 	}
@@ -136,6 +139,7 @@ func (p *partition) raise(high int64, tick uint64) {
 type position struct {
 	life   int
 	offset int64
+	after  broker.Epoch
 }
 
 // position gives where to read on, or false while the partition cannot be read:
@@ -143,8 +147,11 @@ type position struct {
 func (p *partition) position(now time.Time) (position, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return position{p.log.life, p.window.next}, p.log.known && !p.retired && !now.Before(p.pausedUntil)
+	return p.stands(), p.log.known && !p.retired && !now.Before(p.pausedUntil)
 }
+
+// stands is position without its conditions. Needs the lock.
+func (p *partition) stands() position { return position{p.log.life, p.window.next, p.epoch} }
 
 // take moves the partition on by an answer to a fetch from a position. An
 // answer that is not for where the partition stands now is too late: the tail
@@ -153,7 +160,7 @@ func (p *partition) take(from position, f broker.Fetched, tick uint64) {
 	entries := p.decode(f.Records)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.retired || !p.log.known || from != (position{p.log.life, p.window.next}) {
+	if p.retired || !p.log.known || from != p.stands() {
 		return
 	}
 	before := p.window.bytes
@@ -161,7 +168,7 @@ func (p *partition) take(from position, f broker.Fetched, tick uint64) {
 		p.window.add(e)
 		p.wakeWatching(e)
 	}
-	p.window.next = max(p.window.next, f.Next)
+	p.window.next, p.epoch = max(p.window.next, f.Next), f.Epoch
 	p.hub.windowBytes.Add(p.window.bytes - before)
 
 	p.log.start = max(p.log.start, f.LogStart)

@@ -20,6 +20,9 @@ type reader struct {
 	next int64
 	// tick is the hub's clock when the reader was sent to where it began.
 	tick uint64
+	// cut is set when the log was cut off at that offset and written anew, and the
+	// reader stands above it.
+	cut *int64
 	// buffer holds what a scan has found, bounded by maxBuffered.
 	buffer   []*Entry
 	buffered int64
@@ -49,7 +52,7 @@ const (
 	nothing outcome = iota // the reader is woken when there may be something
 	found                  // an entry
 	removed                // the log now begins after the reader
-	beyond                 // the log now ends before the reader
+	beyond                 // the log is not what the reader has seen: it was cut off before it
 )
 
 func (r *reader) notify() {
@@ -86,7 +89,7 @@ func (r *reader) seek(to int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	r.leave()
-	r.next = to
+	r.next, r.cut = to, nil
 	r.tick = p.hub.tick()
 }
 
@@ -122,6 +125,12 @@ func (r *reader) read() (*Entry, outcome) {
 	p := r.partition
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if r.cut != nil {
+		if p.log.known {
+			return nil, beyond
+		}
+		return nil, nothing
+	}
 	if len(r.buffer) > 0 {
 		e := r.buffer[0]
 		r.buffer[0] = nil
@@ -184,13 +193,18 @@ func (r *reader) standing() (int64, ends) {
 	p := r.partition
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	switch {
-	case len(r.buffer) > 0:
+	if len(r.buffer) > 0 {
 		return r.buffer[0].Cursor.Offset, p.log
-	case r.state == watching:
-		return max(r.next, p.window.next), p.log
 	}
-	return r.next, p.log
+	return r.seen(), p.log
+}
+
+// seen is standing without what a scan has put aside. Needs the lock.
+func (r *reader) seen() int64 {
+	if r.state == watching {
+		return max(r.next, r.partition.window.next)
+	}
+	return r.next
 }
 
 // bounds tells where the log can be read: from the oldest offset in memory or on

@@ -189,7 +189,7 @@ func (t *tail) fetch(ctx context.Context, followed []following) (got []broker.Fe
 	t.mu.Unlock()
 	q := broker.FetchRequest{Leader: t.leader, MaxWait: tailMaxWait, MaxBytes: tailMaxBytes}
 	for _, f := range followed {
-		q.From = append(q.From, broker.FetchFrom{Topic: f.topic.name, ID: f.id, Partition: f.index, Offset: f.from.offset})
+		q.From = append(q.From, broker.FetchFrom{Topic: f.topic.name, ID: f.id, Partition: f.index, Offset: f.from.offset, After: f.from.after})
 	}
 	got, err = t.hub.broker.Fetch(asked, q)
 	return got, err != nil && asked.Err() != nil, err
@@ -205,11 +205,16 @@ func (t *tail) process(followed []following, got *broker.Fetched, tick uint64) {
 	}
 	f := followed[i]
 	err := got.Err
+	var cut *broker.CutError
 	switch {
 	case err == nil:
 		f.take(f.from, *got, tick)
 		t.hub.observe(f.partition, got.HighWatermark)
 		return
+	case errors.As(err, &cut):
+		t.hub.log.Warn("replies were lost by the brokers", zap.String("topic", f.topic.name), zap.Int32("partition", f.index), zap.Error(err))
+		f.cutOff(f.from, cut.At)
+		t.probe()
 	case errors.Is(err, kafka.OffsetOutOfRange):
 		f.lookAgain(f.from.life)
 		t.rest(f.partition)
