@@ -40,7 +40,12 @@ type sample struct {
 }
 
 func run(ctx context.Context, r *rig.Rig) error {
-	contenders, err := start(ctx, r)
+	kafka, err := r.Kafka(ctx)
+	if err != nil {
+		return err
+	}
+	contest := rig.Contest{Kafka: kafka, Partitions: *partitions}
+	contenders, err := r.Contenders(ctx, contest, rig.Respond, rig.Osmosis, rig.Naive, rig.GroupCommit, rig.Franz, rig.Writer)
 	if err != nil {
 		return err
 	}
@@ -66,51 +71,13 @@ func run(ctx context.Context, r *rig.Rig) error {
 		table(r, heading, contenders, samples)
 	}
 	if *profile != "" {
-		return profileOf(ctx, r, contenders[ours])
+		p := contenders[rig.Osmosis]
+		return r.ProfileUnder(ctx, p, 10**duration, *profile, func(long time.Duration) error {
+			_, err := exchange(p, true).Run(ctx, long)
+			return err
+		})
 	}
 	return nil
-}
-
-// Where the contenders that others are compared with stand in the list.
-const (
-	respond = iota
-	ours
-	naive
-)
-
-// start starts all contenders, each with a topic of its own.
-func start(ctx context.Context, r *rig.Rig) ([]*rig.Process, error) {
-	kafka, err := r.Kafka(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if err := r.CreateTopics(ctx, kafka, *partitions, "naive", "franz-go", "kafka-go", "writer"); err != nil {
-		return nil, err
-	}
-	var all []*rig.Process
-	for _, c := range []struct{ name, global, site string }{
-		respond: {"Caddy `respond 202`", "", "\trespond /orders 202"},
-		ours:    {"**Osmosis**", fmt.Sprintf("\tosmosis {\n\t\tkafka %s\n\t\tcreate {\n\t\t\tpartitions %d\n\t\t}\n\t}", kafka, *partitions), "\tosmosis /orders orders {\n\t\tkey {http.request.header.X-Customer}\n\t}"},
-		naive:   {"naive Caddy handler, franz-go", "", "\tnaive /orders " + kafka + " naive"},
-	} {
-		p, err := r.Caddy(ctx, c.name, c.global, c.site)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, p)
-	}
-	for _, c := range []struct{ name, client string }{
-		{"net/http, kafka-go group commit", "kafka-go"},
-		{"net/http, franz-go", "franz-go"},
-		{"net/http, kafka-go Writer", "writer"},
-	} {
-		p, err := r.Peer(ctx, c.name, "./bench/peers/bare", "-kafka", kafka, "-topic", c.client, "-client", c.client)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, p)
-	}
-	return all, nil
 }
 
 // requests are what clients send to a contender.
@@ -125,9 +92,13 @@ func requests(p *rig.Process, keyed bool) [][]byte {
 	return all
 }
 
+func exchange(p *rig.Process, keyed bool) load.Exchange {
+	return load.Exchange{Address: p.Site, Connections: *connections, Requests: requests(p, keyed), Status: 202}
+}
+
 // measure loads one contender.
 func measure(ctx context.Context, p *rig.Process, keyed bool) (sample, error) {
-	x := load.Exchange{Address: p.Site, Connections: *connections, Requests: requests(p, keyed), Status: 202}
+	x := exchange(p, keyed)
 	before, err := p.CPU()
 	if err != nil {
 		return sample{}, err
@@ -156,26 +127,11 @@ func table(r *rig.Rig, heading string, contenders []*rig.Process, samples [][]sa
 		t.Add(p.Name,
 			fmt.Sprintf("%.0f", rig.Median(rig.Each(samples[i], rate))),
 			fmt.Sprintf("%.3f", rig.Median(rig.Each(samples[i], cpu))),
-			rig.Ratio(rig.Each(samples[i], rate), rig.Each(samples[respond], rate)),
-			rig.Ratio(rig.Each(samples[i], rate), rig.Each(samples[naive], rate)),
-			rig.Ratio(rig.Each(samples[i], cpu), rig.Each(samples[respond], cpu)),
-			rig.Ratio(rig.Each(samples[i], cpu), rig.Each(samples[naive], cpu)),
+			rig.Ratio(rig.Each(samples[i], rate), rig.Each(samples[rig.Respond], rate)),
+			rig.Ratio(rig.Each(samples[i], rate), rig.Each(samples[rig.Naive], rate)),
+			rig.Ratio(rig.Each(samples[i], cpu), rig.Each(samples[rig.Respond], cpu)),
+			rig.Ratio(rig.Each(samples[i], cpu), rig.Each(samples[rig.Naive], cpu)),
 			fmt.Sprintf("%.3f", rig.Median(rig.Each(samples[i], own))))
 	}
 	t.Write(r.Out, heading)
-}
-
-// profileOf loads a contender while its profile is taken.
-func profileOf(ctx context.Context, r *rig.Rig, p *rig.Process) error {
-	long := 10 * *duration
-	loaded := make(chan error, 1)
-	go func() {
-		x := load.Exchange{Address: p.Site, Connections: *connections, Requests: requests(p, true), Status: 202}
-		_, err := x.Run(ctx, long+time.Second)
-		loaded <- err
-	}()
-	if err := r.Profile(ctx, p, long, *profile); err != nil {
-		return err
-	}
-	return <-loaded
 }

@@ -2,6 +2,7 @@ package rig
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -37,6 +38,15 @@ func (r *Rig) Profile(ctx context.Context, p *Process, duration time.Duration, f
 		fmt.Fprintf(r.Out, "\n### CPU of %s, %s\n\n```\n%s```\n", p.Name, order[1:], out)
 	}
 	return nil
+}
+
+// ProfileUnder is Profile with the load beside it, which is given for how long to go on.
+func (r *Rig) ProfileUnder(ctx context.Context, p *Process, duration time.Duration, file string, load func(time.Duration) error) error {
+	const margin = time.Second // what comes before the profile begins
+	loaded := make(chan error, 1)
+	go func() { loaded <- load(duration + margin) }()
+	err := r.Profile(ctx, p, duration, file)
+	return errors.Join(err, <-loaded)
 }
 
 func fetch(ctx context.Context, url string) ([]byte, error) {

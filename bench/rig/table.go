@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 	"unicode/utf8"
 )
 
@@ -63,3 +64,6 @@ func (t *Table) Write(w io.Writer, heading string) {
 	b.WriteString("\n")
 	io.WriteString(w, b.String())
 }
+
+// Millis writes a time in milliseconds.
+func Millis(d time.Duration) string { return fmt.Sprintf("%.3f ms", d.Seconds()*1000) }

@@ -35,7 +35,7 @@ func follow(client string, w *waiting) error {
 		return followFranz(w)
 	}
 	for partition := range replyPartitions {
-		r := kafka.NewReader(kafka.ReaderConfig{Brokers: []string{*broker}, Topic: *replies, Partition: partition, MinBytes: 1, MaxWait: time.Second})
+		r := kafka.NewReader(kafka.ReaderConfig{Brokers: []string{*broker}, Topic: *replies, Partition: partition, MinBytes: 1, MaxBytes: 10 << 20, MaxWait: time.Second})
 		go read(r, w)
 	}
 	return nil

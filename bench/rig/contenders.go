@@ -1,0 +1,99 @@
+package rig
+
+import (
+	"context"
+	"fmt"
+)
+
+// Kind is what is compared.
+type Kind int
+
+// The kinds, in the order in which tables show them.
+const (
+	// Respond is Caddy's own `respond 202`, which queues nothing.
+	Respond Kind = iota
+	// Osmosis is this module, with its defaults.
+	Osmosis
+	// Naive is a Caddy handler around franz-go's ProduceSync.
+	Naive
+	// GroupCommit is net/http with kafka-go's produce calls.
+	GroupCommit
+	// Franz is net/http with franz-go.
+	Franz
+	// Writer is net/http with kafka-go's Writer.
+	Writer
+)
+
+// Topic is the request topic that a kind uses.
+func (k Kind) Topic() string {
+	return [...]string{"none", "osmosis", "naive", "group-commit", "franz-go", "writer"}[k]
+}
+
+// Title is what tables call a kind.
+func (k Kind) Title() string {
+	return [...]string{
+		"Caddy `respond 202`", "**Osmosis**", "naive Caddy handler, franz-go",
+		"net/http, kafka-go group commit", "net/http, franz-go", "net/http, kafka-go Writer",
+	}[k]
+}
+
+// barePartitions is how many partitions the reply topics of the bare servers have.
+const barePartitions = 8
+
+// Contest says what to start.
+type Contest struct {
+	// Kafka is the broker's address.
+	Kafka string
+	// Partitions is the partition count of request topics.
+	Partitions int
+	// Replies has the bare servers serve streams. Osmosis always does.
+	Replies bool
+}
+
+// Contenders starts one process a kind, each with topics of its own. They all
+// queue POST /orders, with the header X-Customer, where there is one, as the key.
+func (r *Rig) Contenders(ctx context.Context, c Contest, kinds ...Kind) ([]*Process, error) {
+	var all []*Process
+	for _, k := range kinds {
+		p, err := r.contender(ctx, c, k)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, p)
+	}
+	return all, nil
+}
+
+func (r *Rig) contender(ctx context.Context, c Contest, k Kind) (*Process, error) {
+	if k != Respond {
+		if err := r.CreateTopics(ctx, c.Kafka, c.Partitions, k.Topic()); err != nil {
+			return nil, err
+		}
+	}
+	switch k {
+	case Respond:
+		return r.Caddy(ctx, k.Title(), "", "\trespond /orders 202")
+	case Osmosis:
+		global := fmt.Sprintf("\tosmosis {\n\t\tkafka %s\n\t}", c.Kafka)
+		return r.Caddy(ctx, k.Title(), global, "\tosmosis /orders "+k.Topic()+" {\n\t\tkey {http.request.header.X-Customer}\n\t}")
+	case Naive:
+		return r.Caddy(ctx, k.Title(), "", "\tnaive /orders "+c.Kafka+" "+k.Topic())
+	}
+	args := []string{"-kafka", c.Kafka, "-topic", k.Topic()}
+	switch k {
+	case GroupCommit:
+		args = append(args, "-client", "kafka-go")
+	case Franz:
+		args = append(args, "-client", "franz-go")
+	default:
+		args = append(args, "-client", "writer")
+	}
+	if c.Replies {
+		topic := k.Topic() + "-replies"
+		if err := r.CreateTopics(ctx, c.Kafka, barePartitions, topic); err != nil {
+			return nil, err
+		}
+		args = append(args, "-replies", topic)
+	}
+	return r.Peer(ctx, k.Title(), "./bench/peers/bare", args...)
+}
