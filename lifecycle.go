@@ -298,36 +298,43 @@ func (a *App) kafkaAddresses() string {
 	return strings.Join(a.plan.broker.Addresses, ",")
 }
 
-// Stop lets go of what Start took. Requests and streams that still run hold
-// their own references.
+// Stop ends the workers that Start began. What requests need stays until
+// Cleanup: Caddy stops its apps in no particular order, and servers whose turn
+// comes later go on to take requests and to let streams in. Those would all be
+// refused, and an EventSource that is refused gives up for good.
 func (a *App) Stop() error {
-	if a.inside == nil {
-		return nil
-	}
-	a.cancel()
-	a.working.Wait()
 	var errs []error
 	for _, key := range a.crews {
 		_, err := crews.Delete(key)
 		errs = append(errs, err)
 	}
-	a.crews, a.inside = nil, nil
-	_, err := insides.Delete(a.plan.insideKey)
-	if caddy.Exiting() {
-		awaitStreams(drainStreams)
-	}
-	return errors.Join(append(errs, err)...)
+	a.crews = nil
+	return errors.Join(errs...)
 }
 
-// Cleanup runs also when Start failed half-way. The HTTP app may have let
-// requests in by then, and those need not wait for a start that will not come.
+// Cleanup lets go of what Start took, when all apps have stopped. Requests and
+// streams that still run hold their own references.
+//
+// It runs also when Start failed half-way. The HTTP app may have let requests
+// in by then, and those need not wait for a start that will not come.
 func (a *App) Cleanup() error {
 	select {
 	case <-a.started:
 	default:
 		close(a.failed)
 	}
-	return a.Stop()
+	err := a.Stop()
+	if a.inside == nil {
+		return err
+	}
+	a.cancel()
+	a.working.Wait()
+	a.inside = nil
+	_, err2 := insides.Delete(a.plan.insideKey)
+	if caddy.Exiting() {
+		awaitStreams(drainStreams)
+	}
+	return errors.Join(err, err2)
 }
 
 // configuredKeys gives the keyring of the configuration's own keys.

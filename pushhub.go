@@ -110,13 +110,13 @@ func (h *StreamsHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next 
 		header.Set("Allow", streamMethods)
 		return writeProblem(w, r, problem{Status: http.StatusMethodNotAllowed, Detail: "A stream is read, with " + streamMethods + "."})
 	}
+	token, result := strings.CutSuffix(rest, "/result")
 	lease, err := h.app.lease(r.Context())
 	if err != nil {
-		return writeProblem(w, r, unavailable("The gateway is starting or stopping."))
+		return h.comeAgain(w, r, formOf(r, result))
 	}
 	defer lease.release()
 
-	token, result := strings.CutSuffix(rest, "/result")
 	claims, refusal := h.open(r, token)
 	origins := crossOrigin(h.CORS)
 	if refusal == nil || refusal.Status == http.StatusGone {
@@ -157,6 +157,19 @@ func (h *StreamsHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next 
 		v.refused = err
 	}
 	return v.serve(w, r)
+}
+
+// comeAgain answers while there is no hub: the configuration that took the
+// request has ended, or did not start. An EventSource gives up for good on any
+// status but 200, so it gets that; whether its token opens it learns from whoever
+// serves it next. Which origins the stream's route lists is not known here.
+func (h *StreamsHandler) comeAgain(w http.ResponseWriter, r *http.Request, as form) error {
+	if r.Method == http.MethodOptions || as != formSSE {
+		return writeProblem(w, r, unavailable("The gateway is starting or stopping."))
+	}
+	crossOrigin(h.CORS).allow(w, r, streamMethods)
+	turnAwaySSE(w, r, h.app.settings.writeTimeout, comeBack)
+	return nil
 }
 
 // open gives the claims of a token, or why it opens nothing here. For a token

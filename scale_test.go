@@ -62,7 +62,7 @@ func (s *gateway) running(scale ...*Scale) *App {
 	s.t.Helper()
 	p := s.app.plan
 	p.broker.Addresses = []string{"kafka:9092"} // what workers are told
-	a := &App{plan: p, Scale: scale, logger: zap.NewNop(), cancel: func() {}}
+	a := &App{plan: p, Scale: scale, logger: zap.NewNop(), started: s.app.started, cancel: func() {}}
 	var err error
 	if a.inside, err = a.plan.acquire(); err != nil {
 		s.t.Fatal(err)
@@ -85,8 +85,8 @@ func TestCrews(t *testing.T) {
 		notes.want(t, "start "+a, "3 "+a, "start "+b, "1 "+b)
 		second := s.running(crew("a", "orders", 2))
 		notes.want(t, "2 "+a)
-		for range 2 { // Caddy cleans up what it has stopped
-			if err := first.Stop(); err != nil {
+		for _, end := range []func() error{first.Stop, first.Cleanup} { // as Caddy does it
+			if err := end(); err != nil {
 				t.Error(err)
 			}
 		}

@@ -29,22 +29,15 @@ func (v *visit) serveSSE(w http.ResponseWriter, r *http.Request) error {
 		w.WriteHeader(http.StatusNoContent)
 		return nil
 	}
-	h := w.Header()
-	// Caddy's encode leaves a response alone whose type it knows as a stream,
-	// and looks at it when the header is written.
-	h.Set("Content-Type", "text/event-stream")
-	h.Set("X-Accel-Buffering", "no") // nginx
-	h.Set("Incremental", "?1")       // the IETF's word for the same
+	if v.refused != nil {
+		turnAwaySSE(w, r, v.settings.writeTimeout, comeBackLater)
+		return nil
+	}
+	beginSSE(w)
 	if r.Method == http.MethodHead {
-		w.WriteHeader(http.StatusOK)
 		return nil
 	}
 	out := eventStream{newStreamWriter(w, v.settings.writeTimeout)}
-	w.WriteHeader(http.StatusOK)
-	if v.refused != nil {
-		_ = out.write(appendRetry(nil, spread(comeBackLater, comeBackLater+comeBackSpread)))
-		return nil
-	}
 	hello := append(appendRetry(nil, spread(comeBack, comeBack+comeBackSpread)), ": osmosis\n\n"...)
 	if out.write(hello) != nil {
 		return nil
@@ -63,6 +56,26 @@ func (v *visit) serveSSE(w http.ResponseWriter, r *http.Request) error {
 		_ = out.write(appendRetry(nil, spread(comeBack, comeBack+comeBackSpread)))
 	}
 	return nil
+}
+
+// beginSSE sends the header of a stream.
+func beginSSE(w http.ResponseWriter) {
+	h := w.Header()
+	// Caddy's encode leaves a response alone whose type it knows as a stream,
+	// and looks at it when the header is written.
+	h.Set("Content-Type", "text/event-stream")
+	h.Set("X-Accel-Buffering", "no") // nginx
+	h.Set("Incremental", "?1")       // the IETF's word for the same
+	w.WriteHeader(http.StatusOK)
+}
+
+// turnAwaySSE sends a stream that says nothing but when to come again, at least
+// so much later.
+func turnAwaySSE(w http.ResponseWriter, r *http.Request, writeTimeout, later time.Duration) {
+	beginSSE(w)
+	if r.Method != http.MethodHead {
+		_ = newStreamWriter(w, writeTimeout).write(appendRetry(nil, spread(later, later+comeBackSpread)))
+	}
 }
 
 // eventStream sends events as they come.
