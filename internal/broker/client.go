@@ -68,6 +68,8 @@ type Config struct {
 // Client speaks to one Kafka cluster.
 type Client struct {
 	config       Config
+	dialer       dialer
+	reach        reach
 	transport    *kafka.Transport
 	api          *kafka.Client
 	decompressor kgo.Decompressor
@@ -78,24 +80,20 @@ type Client struct {
 
 // New makes a Client. It dials nothing: the first request does.
 func New(c Config) *Client {
-	dial := c.Dial
-	if c.TLS == nil {
-		dial = guarded(dial)
+	client := &Client{
+		config:       c,
+		decompressor: newDecompressor(),
+		versions:     make(map[int32]map[int16]span),
 	}
-	transport := &kafka.Transport{
-		Dial:        dial,
-		TLS:         c.TLS,
+	client.dialer = newDialer(c, &client.reach)
+	client.transport = &kafka.Transport{
+		Dial:        client.dialer.dialWatched,
 		SASL:        c.SASL,
 		ClientID:    clientID,
 		MetadataTTL: metadataTTL,
 	}
-	return &Client{
-		config:       c,
-		transport:    transport,
-		api:          &kafka.Client{Addr: kafka.TCP(c.Addresses...), Transport: transport, Timeout: requestTimeout},
-		decompressor: kgo.DefaultDecompressor(),
-		versions:     make(map[int32]map[int16]span),
-	}
+	client.api = &kafka.Client{Addr: kafka.TCP(c.Addresses...), Transport: client.transport, Timeout: requestTimeout}
+	return client
 }
 
 // Close closes the connections that are idle, and those in use when their
@@ -117,9 +115,8 @@ func (c *Client) Group() kafka.ConsumerGroupConfig {
 		Brokers: c.config.Addresses,
 		Dialer: &kafka.Dialer{
 			ClientID:      clientID,
-			DialFunc:      c.config.Dial,
+			DialFunc:      c.dialer.dial,
 			Timeout:       requestTimeout,
-			TLS:           c.config.TLS,
 			SASLMechanism: c.config.SASL,
 		},
 	}

@@ -31,6 +31,7 @@ type exchange struct {
 	request kmsg.Request // with its version set
 	broker  int32
 	answer  kmsg.Response
+	sending
 }
 
 var formatter = kmsg.NewRequestFormatter(kmsg.FormatterClientID(clientID))
@@ -61,14 +62,20 @@ func (e *exchange) Broker(cluster protocol.Cluster) (protocol.Broker, error) {
 // RawExchange writes the request and reads the answer. The Transport has set
 // the connection's deadline, and closes the connection when this fails.
 func (e *exchange) RawExchange(rw io.ReadWriter) (protocol.Message, error) {
+	if !e.begin() {
+		return nil, ErrNotSent // and the caller has left
+	}
 	const correlation = 1 // a connection carries one request at a time
 	buffer := buffers.Get().(*[]byte)
 	*buffer = formatter.AppendRequest((*buffer)[:0], e.request, correlation)
-	_, err := rw.Write(*buffer)
+	n, err := rw.Write(*buffer)
 	if cap(*buffer) <= maxPooled {
 		buffers.Put(buffer)
 	}
-	if err != nil {
+	switch {
+	case err != nil && n == 0: // nor is a part of it on its way: neither TCP nor TLS has taken a byte
+		return nil, fmt.Errorf("write request: %w: %w", ErrNotSent, err)
+	case err != nil:
 		return nil, fmt.Errorf("write request: %w", err)
 	}
 
@@ -149,15 +156,31 @@ func skipTags(b []byte) ([]byte, error) {
 	return b, nil
 }
 
-// ask sends one request and gives the answer, or an error. A context without
-// a deadline gets one: the Transport watches nothing else while it reads.
+// maxDead bounds how many dead connections a request may find in a row. After
+// a broker's restart all that were idle are.
+const maxDead = 64
+
+// ask sends one request and gives the answer, or an error, which is ErrNotSent
+// when the broker cannot have got anything of it. A context without a deadline
+// gets one: the Transport watches nothing else while it reads.
 func (c *Client) ask(ctx context.Context, broker int32, r kmsg.Request) (kmsg.Response, error) {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, requestTimeout)
 		defer cancel()
 	}
-	m, err := c.transport.RoundTrip(ctx, c.api.Addr, &exchange{request: r, broker: broker})
+	var m protocol.Message
+	var err error
+	for range maxDead {
+		e := &exchange{request: r, broker: broker}
+		m, err = c.transport.RoundTrip(ctx, c.api.Addr, e)
+		if err != nil && e.abandon() {
+			err = fmt.Errorf("%w: %w", ErrNotSent, c.reach.explain(err))
+		}
+		if !errors.Is(err, errIdleDead) {
+			break // and otherwise the next connection, or a new one
+		}
+	}
 	if err != nil {
 		if !errors.Is(err, context.Canceled) { // which says nothing of the broker
 			c.forget(broker)

@@ -143,7 +143,7 @@ func FuzzRawExchange(f *testing.F) {
 	}}}}}
 	f.Add(uint8(3), framed(1, append([]byte{0}, fetch.AppendTo(nil)...)))
 	f.Add(uint8(3), []byte("HTTP/1.1 400 Bad Request\r\n\r\n"))
-	client := New(Config{Addresses: []string{"localhost:9092"}})
+	decompressor := newDecompressor()
 	f.Fuzz(func(t *testing.T, kind uint8, response []byte) {
 		requests := asked()
 		answer, err := answered(requests[int(kind)%len(requests)], response)
@@ -156,7 +156,7 @@ func FuzzRawExchange(f *testing.F) {
 		}
 		for _, topic := range got.Topics {
 			for _, p := range topic.Partitions {
-				fetched := client.decode(FetchFrom{Topic: "orders", Partition: p.Partition, Offset: 3}, &p)
+				fetched := decode(FetchFrom{Topic: "orders", Partition: p.Partition, Offset: 3}, &p, &allowance{decompressor, maxDecompressed})
 				if fetched.Err == nil && len(p.RecordBatches) > 0 && fetched.Next == 3 {
 					t.Fatal("the cursor stands still without an error")
 				}

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -58,7 +59,8 @@ type Fetched struct {
 	LogStart int64
 	// Err is the partition's own error: kafka.OffsetOutOfRange,
 	// kafka.NotLeaderForPartition, ErrUnknownTopicID and the like, or that the
-	// bytes at Next cannot be read. Records before them are given all the same.
+	// bytes at Next cannot be read, or, as ErrBatchTooLarge, those before Next.
+	// Records before them are given all the same.
 	Err error
 }
 
@@ -119,13 +121,14 @@ func (c *Client) Fetch(ctx context.Context, q FetchRequest) ([]Fetched, error) {
 	}
 
 	fetched := make([]Fetched, 0, len(q.From))
+	allowed := &allowance{c.decompressor, maxDecompressed}
 	for i := range answer.Topics {
 		t := &answer.Topics[i]
 		for j := range t.Partitions {
 			p := &t.Partitions[j]
 			for _, f := range q.From {
 				if f.Partition == p.Partition && (version >= byTopicID && f.ID == t.TopicID || version < byTopicID && f.Topic == t.Topic) {
-					fetched = append(fetched, c.decode(f, p))
+					fetched = append(fetched, decode(f, p, allowed))
 				}
 			}
 		}
@@ -134,19 +137,31 @@ func (c *Client) Fetch(ctx context.Context, q FetchRequest) ([]Fetched, error) {
 }
 
 // decode reads the batches of one partition.
-func (c *Client) decode(f FetchFrom, p *kmsg.FetchResponseTopicPartition) Fetched {
+func decode(f FetchFrom, p *kmsg.FetchResponseTopicPartition, allowed *allowance) Fetched {
+	var after int64
+	p.RecordBatches, after = crowded(p.RecordBatches)
 	got, next := kgo.ProcessFetchPartition(kgo.ProcessFetchPartitionOpts{
 		Offset: f.Offset, Topic: f.Topic, Partition: f.Partition, IsolationLevel: kgo.ReadCommitted(),
-	}, p, c.decompressor, nil)
+	}, p, allowed, nil)
 	out := Fetched{
 		Topic: f.Topic, Partition: f.Partition,
 		Next: next, HighWatermark: p.HighWatermark, Stable: p.LastStableOffset, LogStart: p.LogStartOffset,
 		Err: failure(p.ErrorCode),
 	}
-	if out.Err == nil && got.Err != nil {
+	var bomb *kgo.ErrDecompressTooLarge
+	switch {
+	case out.Err != nil || errors.Is(got.Err, errEnough):
+	case errors.As(got.Err, &bomb):
+		out.Next = max(next, bomb.NextOffset)
+		out.Err = fmt.Errorf("decode records of topic %q, partition %d, offset %d: %w: it decompresses to more than %d bytes",
+			f.Topic, f.Partition, next, ErrBatchTooLarge, maxDecompressed)
+	case got.Err != nil:
 		out.Err = fmt.Errorf("decode records of topic %q, partition %d: %w", f.Topic, f.Partition, got.Err)
-	}
-	if out.Err == nil && next == f.Offset && len(p.RecordBatches) > 0 {
+	case next == f.Offset && after > 0 && len(got.Records) == 0:
+		out.Next = max(next, after)
+		out.Err = fmt.Errorf("decode records of topic %q, partition %d, offset %d: %w: it has more than %d records",
+			f.Topic, f.Partition, next, ErrBatchTooLarge, maxBatchRecords)
+	case next == f.Offset && len(p.RecordBatches) > 0:
 		// Asking again would be answered the same, at once and for ever.
 		out.Err = fmt.Errorf("decode records of topic %q, partition %d: no whole batch in %d bytes at offset %d",
 			f.Topic, f.Partition, len(p.RecordBatches), next)

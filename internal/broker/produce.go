@@ -28,7 +28,8 @@ type Produced struct {
 
 // Produce sends batches of one topic to the broker that leads their
 // partitions, with acks=all, and gives a verdict for each. An error means that
-// nothing is known: the batches may be in the log or not.
+// nothing is known, and that the batches may be in the log or not; only with
+// ErrNotSent they surely are not.
 //
 // With a topic id, a broker that knows how (Kafka 4.0 and newer) refuses a
 // batch for a topic that was deleted and made again.
@@ -40,7 +41,7 @@ func (c *Client) Produce(ctx context.Context, leader int32, t Topic, batches []B
 	}
 	version, err := c.version(ctx, leader, (&kmsg.ProduceRequest{}).Key(), ours)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("produce to topic %q: %w: %w", t.Name, ErrNotSent, err)
 	}
 	r := kmsg.NewPtrProduceRequest()
 	r.SetVersion(version)

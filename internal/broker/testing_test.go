@@ -40,6 +40,7 @@ type world struct {
 
 	mu    sync.Mutex
 	down  bool
+	slow  chan struct{} // what dialing waits for, when not nil
 	conns []net.Conn
 }
 
@@ -70,6 +71,12 @@ func newWorld(t *testing.T, options ...kfake.Opt) *world {
 func (w *world) Close() { w.Client.Close() }
 
 func (w *world) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	w.mu.Lock()
+	slow := w.slow
+	w.mu.Unlock()
+	if slow != nil {
+		<-slow
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.down {

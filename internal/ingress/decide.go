@@ -1,11 +1,14 @@
 package ingress
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/osmosis-gateway/caddy-osmosis/internal/broker"
 )
 
 // The pauses before a next try: doubled each time, with jitter.
@@ -46,7 +49,7 @@ func (t *topic) cleared(part *partition, n int) {
 // go elsewhere; the rest is unclear. The leader gets a pause either way.
 func (t *topic) failed(l *leader, batches []*batch, err error) {
 	t.cause = err
-	notSent := unsent(err)
+	notSent := errors.Is(err, broker.ErrNotSent)
 	for _, b := range batches {
 		if notSent && !b.unclear {
 			t.requeue(b, false)

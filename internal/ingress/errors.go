@@ -3,7 +3,6 @@ package ingress
 import (
 	"context"
 	"errors"
-	"net"
 
 	"github.com/segmentio/kafka-go"
 
@@ -94,13 +93,6 @@ func judge(err error) verdict {
 		return refused
 	}
 	return unclear
-}
-
-// unsent tells whether a call that failed surely never reached a broker:
-// nobody could be dialed, or nobody is known.
-func unsent(err error) bool {
-	var dial *net.OpError
-	return errors.As(err, &dial) && dial.Op == "dial" || errors.Is(err, kafka.BrokerNotAvailable)
 }
 
 // final tells whether asking for a topic or a producer id again is useless.

@@ -40,7 +40,7 @@ func TestBrokerDownIsUnavailableAtTheTimeout(t *testing.T) {
 		w.must("k", "c")
 		w.link.cut() // the topic is known, and no leader can be dialed
 		<-time.After(time.Second)
-		w.took(order("k", "d"), ErrUnclear, defaultTimeout) // the first one meets a connection that broke
+		w.took(order("k", "d"), ErrUnavailable, defaultTimeout) // the first one meets connections that ended meanwhile
 		w.took(order("k", "e"), ErrUnavailable, defaultTimeout)
 		w.took(order("", "e"), ErrUnavailable, defaultTimeout)
 		w.link.heal()
