@@ -20,6 +20,11 @@ type Exchange struct {
 	// Status is the only status that counts as an answer; another one ends the
 	// run with an error.
 	Status int
+	// Limit ends the run after so many requests. 0: time alone does.
+	Limit int
+	// Answer gets the head of every answer; what it refers to is valid during
+	// the call only. Nil: nobody wants it.
+	Answer func(Head)
 }
 
 // Result is what a run has come to.
@@ -52,6 +57,9 @@ func (x Exchange) Run(ctx context.Context, duration time.Duration) (Result, erro
 		if err != nil {
 			return Result{}, err
 		}
+		if x.Limit > 0 && run.sent == x.Limit {
+			break
+		}
 		run.busy++
 		if err := h.send(c); err != nil {
 			return Result{}, err
@@ -76,6 +84,7 @@ type exchanging struct {
 	exchange Exchange
 	until    time.Time
 	busy     int // connections with a request under way
+	sent     int // requests
 	result   Result
 }
 
@@ -88,6 +97,7 @@ type exchanger struct {
 
 func (h *exchanger) send(c *Conn) error {
 	h.sent = time.Now()
+	h.run.sent++
 	request := h.run.exchange.Requests[h.next]
 	if h.next++; h.next == len(h.run.exchange.Requests) {
 		h.next = 0
@@ -104,10 +114,13 @@ func (h *exchanger) Receive(c *Conn, in []byte) (int, error) {
 	if head.Status != h.run.exchange.Status || head.Chunked {
 		return 0, fmt.Errorf("an answer of another kind than %d with a length: %.1000q", h.run.exchange.Status, in)
 	}
+	if h.run.exchange.Answer != nil {
+		h.run.exchange.Answer(head)
+	}
 	now := time.Now()
 	h.run.result.Answers++
 	h.run.result.Latencies = append(h.run.result.Latencies, now.Sub(h.sent))
-	if now.After(h.run.until) {
+	if now.After(h.run.until) || h.run.exchange.Limit > 0 && h.run.sent == h.run.exchange.Limit {
 		h.run.busy--
 		return head.Size + head.Length, nil
 	}

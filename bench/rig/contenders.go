@@ -24,11 +24,6 @@ const (
 	Writer
 )
 
-// Topic is the request topic that a kind uses.
-func (k Kind) Topic() string {
-	return [...]string{"none", "osmosis", "naive", "group-commit", "franz-go", "writer"}[k]
-}
-
 // Title is what tables call a kind.
 func (k Kind) Title() string {
 	return [...]string{
@@ -48,6 +43,14 @@ type Contest struct {
 	Partitions int
 	// Replies has the bare servers serve streams. Osmosis always does.
 	Replies bool
+	// Suffix tells processes of one kind apart: it goes behind the names of
+	// their topics. Default: none.
+	Suffix string
+}
+
+// Topic is the request topic that a kind uses.
+func (c Contest) Topic(k Kind) string {
+	return [...]string{"none", "osmosis", "naive", "group-commit", "franz-go", "writer"}[k] + c.Suffix
 }
 
 // Contenders starts one process a kind, each with topics of its own. They all
@@ -65,8 +68,9 @@ func (r *Rig) Contenders(ctx context.Context, c Contest, kinds ...Kind) ([]*Proc
 }
 
 func (r *Rig) contender(ctx context.Context, c Contest, k Kind) (*Process, error) {
+	topic, replies := c.Topic(k), c.Topic(k)+"-replies"
 	if k != Respond {
-		if err := r.CreateTopics(ctx, c.Kafka, c.Partitions, k.Topic()); err != nil {
+		if err := r.CreateTopics(ctx, c.Kafka, c.Partitions, topic); err != nil {
 			return nil, err
 		}
 	}
@@ -74,12 +78,12 @@ func (r *Rig) contender(ctx context.Context, c Contest, k Kind) (*Process, error
 	case Respond:
 		return r.Caddy(ctx, k.Title(), "", "\trespond /orders 202")
 	case Osmosis:
-		global := fmt.Sprintf("\tosmosis {\n\t\tkafka %s\n\t}", c.Kafka)
-		return r.Caddy(ctx, k.Title(), global, "\tosmosis /orders "+k.Topic()+" {\n\t\tkey {http.request.header.X-Customer}\n\t}")
+		global := fmt.Sprintf("\tosmosis {\n\t\tkafka %s\n\t\treplies %s\n\t}", c.Kafka, replies)
+		return r.Caddy(ctx, k.Title(), global, "\tosmosis /orders "+topic+" {\n\t\tkey {http.request.header.X-Customer}\n\t}")
 	case Naive:
-		return r.Caddy(ctx, k.Title(), "", "\tnaive /orders "+c.Kafka+" "+k.Topic())
+		return r.Caddy(ctx, k.Title(), "", "\tnaive /orders "+c.Kafka+" "+topic)
 	}
-	args := []string{"-kafka", c.Kafka, "-topic", k.Topic()}
+	args := []string{"-kafka", c.Kafka, "-topic", topic}
 	switch k {
 	case GroupCommit:
 		args = append(args, "-client", "kafka-go")
@@ -89,11 +93,10 @@ func (r *Rig) contender(ctx context.Context, c Contest, k Kind) (*Process, error
 		args = append(args, "-client", "writer")
 	}
 	if c.Replies {
-		topic := k.Topic() + "-replies"
-		if err := r.CreateTopics(ctx, c.Kafka, barePartitions, topic); err != nil {
+		if err := r.CreateTopics(ctx, c.Kafka, barePartitions, replies); err != nil {
 			return nil, err
 		}
-		args = append(args, "-replies", topic)
+		args = append(args, "-replies", replies)
 	}
 	return r.Peer(ctx, k.Title(), "./bench/peers/bare", args...)
 }

@@ -53,7 +53,7 @@ func run(ctx context.Context, r *rig.Rig) error {
 		return err
 	}
 	for _, n := range numbers {
-		if err := contest(ctx, r, contenders, n); err != nil {
+		if err := compare(ctx, r, contenders, n); err != nil {
 			return err
 		}
 	}
@@ -89,7 +89,8 @@ func start(ctx context.Context, r *rig.Rig) ([]contender, error) {
 		return nil, err
 	}
 	all := []contender{{name: "franz-go clients, no HTTP", trip: clients.trip}}
-	servers, err := r.Contenders(ctx, rig.Contest{Kafka: kafka, Partitions: *partitions, Replies: true}, rig.Osmosis, rig.Franz, rig.Writer)
+	contest := rig.Contest{Kafka: kafka, Partitions: *partitions, Replies: true}
+	servers, err := r.Contenders(ctx, contest, rig.Osmosis, rig.Franz, rig.Writer)
 	if err != nil {
 		return nil, err
 	}
@@ -101,10 +102,10 @@ func start(ctx context.Context, r *rig.Rig) ([]contender, error) {
 	}
 	const worker = "./bench/peers/worker"
 	if _, err := r.Peer(ctx, "worker with franz-go", worker, "-kafka", kafka, "-client", "franz-go",
-		"-topics", strings.Join([]string{requestTopic, rig.Osmosis.Topic(), rig.Franz.Topic()}, ",")); err != nil {
+		"-topics", strings.Join([]string{requestTopic, contest.Topic(rig.Osmosis), contest.Topic(rig.Franz)}, ",")); err != nil {
 		return nil, err
 	}
-	_, err = r.Peer(ctx, "worker with kafka-go", worker, "-kafka", kafka, "-client", "kafka-go", "-topics", rig.Writer.Topic())
+	_, err = r.Peer(ctx, "worker with kafka-go", worker, "-kafka", kafka, "-client", "kafka-go", "-topics", contest.Topic(rig.Writer))
 	return all, err
 }
 
@@ -115,8 +116,8 @@ type sample struct {
 	cpu      float64 // of the server, CPU-s per 10,000
 }
 
-// contest runs all rounds with one number of requests under way.
-func contest(ctx context.Context, r *rig.Rig, contenders []contender, inflight int) error {
+// compare runs all rounds with one number of requests under way.
+func compare(ctx context.Context, r *rig.Rig, contenders []contender, inflight int) error {
 	heading := fmt.Sprintf("Round trip, %d in flight, %d B each way, POST to reply event", inflight, *size)
 	r.Say("%s", heading)
 	for _, c := range contenders { // caches, connections, the broker's compiler

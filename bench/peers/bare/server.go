@@ -93,6 +93,9 @@ type reply struct {
 	more bool // further ones follow
 }
 
+// backlog is how many replies to one request may wait for its client.
+const backlog = 4
+
 // waiting are the requests whose last reply has not been streamed.
 type waiting struct {
 	mu  sync.Mutex
@@ -105,7 +108,7 @@ func newWaiting() *waiting { return &waiting{all: make(map[string]chan reply)} }
 func (w *waiting) expect(id string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.all[id] = make(chan reply, 1)
+	w.all[id] = make(chan reply, backlog)
 }
 
 func (w *waiting) of(id string) (chan reply, bool) {
