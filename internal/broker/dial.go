@@ -14,6 +14,7 @@ import (
 type dialer struct {
 	open  func(ctx context.Context, network, address string) (net.Conn, error)
 	tls   *tls.Config
+	login bool // SASL follows
 	reach *reach
 }
 
@@ -22,7 +23,7 @@ func newDialer(c Config, r *reach) dialer {
 	if open == nil {
 		open = (&net.Dialer{Timeout: dialTimeout}).DialContext
 	}
-	return dialer{open, c.TLS, r}
+	return dialer{open, c.TLS, c.SASL != nil, r}
 }
 
 // dial opens a connection whose first answer is looked at. TLS is done here and
@@ -43,7 +44,7 @@ func (d dialer) dial(ctx context.Context, network, address string) (net.Conn, er
 		}
 	}
 	d.reach.set(fmt.Errorf("%s: %w", address, ErrNoHandshake)) // until it does
-	return &guard{Conn: conn, address: address, reach: d.reach}, nil
+	return &guard{Conn: conn, address: address, reach: d.reach, login: d.login}, nil
 }
 
 // dialWatched is dial for connections that rest between requests.

@@ -28,14 +28,21 @@ type guard struct {
 	net.Conn
 	address string
 	reach   *reach // is told how it went
-	seen    int
+	login   bool   // SASL follows the first answer
+	seen    int    // of size
 	size    [4]byte
+	read    int64 // bytes in all
 }
 
 // Read reads, and refuses a first answer that cannot be a broker's.
 func (g *guard) Read(p []byte) (int, error) {
 	n, err := g.Conn.Read(p)
+	g.read += int64(n)
 	if g.seen == len(g.size) {
+		if errors.Is(err, io.EOF) && !g.login && g.read == int64(len(g.size))+int64(binary.BigEndian.Uint32(g.size[:])) {
+			// So does Kafka with whoever has to log in and begins with something else.
+			err = fmt.Errorf("%s ended the connection at the first request; if this listener wants a login, configure sasl: %w", g.address, err)
+		}
 		return n, err
 	}
 	g.seen += copy(g.size[g.seen:], p[:n])

@@ -110,7 +110,7 @@ func TestOtherServers(t *testing.T) {
 					t.Errorf("%s: got %v, want %q in it, and %v", who, err, c.text, c.want)
 				}
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
 			_, err := client.Topic(ctx, "orders")
 			check("client", err)
@@ -121,6 +121,7 @@ func TestOtherServers(t *testing.T) {
 			g := client.Group()
 			g.Dialer.Timeout = time.Second
 			g.ID, g.Topics, g.JoinGroupBackoff = "workers", []string{"orders"}, time.Millisecond
+			g.Timeout = time.Second
 			group, err := kafka.NewConsumerGroup(g)
 			if err != nil {
 				t.Fatal(err)
