@@ -25,18 +25,38 @@ func (r *Rig) Profile(ctx context.Context, p *Process, duration time.Duration, f
 	if err := os.WriteFile(file, content, 0o600); err != nil {
 		return fmt.Errorf("write the profile of %s: %w", p.Name, err)
 	}
-	full, err := filepath.Abs(file)
-	if err != nil {
-		return fmt.Errorf("name the profile of %s: %w", p.Name, err)
-	}
-	for _, order := range []string{"-flat", "-cum"} {
-		cmd := exec.CommandContext(ctx, "go", "tool", "pprof", "-top", order, "-nodecount", "45", full)
-		out, err := cmd.CombinedOutput()
-		if err != nil {
-			return fmt.Errorf("read the profile of %s: %w\n%s", p.Name, err, out)
+	for _, order := range []string{"flat", "cum"} {
+		if err := r.top(ctx, fmt.Sprintf("CPU of %s, %s", p.Name, order), "-"+order, file); err != nil {
+			return err
 		}
-		fmt.Fprintf(r.Out, "\n### CPU of %s, %s\n\n```\n%s```\n", p.Name, order[1:], out)
 	}
+	return nil
+}
+
+// HeapProfile fetches a profile of what is in the process' heap after a
+// collection, writes it to the file, and prints who allocated it.
+func (r *Rig) HeapProfile(ctx context.Context, p *Process, file string) error {
+	content, err := fetch(ctx, "http://"+p.Admin+"/debug/pprof/heap?gc=1")
+	if err != nil {
+		return fmt.Errorf("fetch the heap profile of %s: %w", p.Name, err)
+	}
+	if err := os.WriteFile(file, content, 0o600); err != nil {
+		return fmt.Errorf("write the heap profile of %s: %w", p.Name, err)
+	}
+	return r.top(ctx, "Heap of "+p.Name, "-sample_index=inuse_space", file)
+}
+
+// top prints the top of a profile as a section.
+func (r *Rig) top(ctx context.Context, heading, option, file string) error {
+	full, err := filepath.Abs(file) // pprof takes other names for addresses
+	if err != nil {
+		return fmt.Errorf("name the profile: %w", err)
+	}
+	out, err := exec.CommandContext(ctx, "go", "tool", "pprof", "-top", option, "-nodecount", "45", full).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("read the profile: %w\n%s", err, out)
+	}
+	fmt.Fprintf(r.Out, "\n### %s\n\n```\n%s```\n", heading, out)
 	return nil
 }
 

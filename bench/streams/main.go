@@ -24,6 +24,7 @@ var (
 	few     = flag.Int("few", 100, "open streams of the process that replies are compared with")
 	rounds  = flag.Int("rounds", 3, "rounds; figures of replies are medians over them")
 	replies = flag.Int("replies", 5000, "replies in a round")
+	heap    = flag.String("heap", "", "with all streams of Osmosis open and idle, write its heap profile to this `file` and print its top")
 	profile = flag.String("profile", "", "after the rounds, have Osmosis with many streams pass on replies for 10 s, write its CPU profile to this `file` and print its top")
 )
 
@@ -80,6 +81,11 @@ func contend(ctx context.Context, r *rig.Rig, kafka string, kind rig.Kind, count
 		kib(float64(large.after.InUse-large.before.InUse)/float64(count)),
 		fmt.Sprintf("%d MiB", large.after.Resident>>20), fmt.Sprintf("%.1f %%", 100*idle))
 
+	if *heap != "" && kind == rig.Osmosis {
+		if err := r.HeapProfile(ctx, large.process, *heap); err != nil {
+			return err
+		}
+	}
 	for _, c := range crowds { // caches, connections
 		if _, err := c.reply(ctx, *replies/5+1); err != nil {
 			return err
