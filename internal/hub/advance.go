@@ -11,9 +11,12 @@ func (s *Subscription) advance(l *leg) {
 			}
 			continue
 		}
+		if l.end != nil {
+			return
+		}
 		if l.gap == nil {
 			if e := l.next(); e != nil {
-				s.give(e)
+				s.giveFrom(l, e)
 				continue
 			}
 		}
@@ -49,7 +52,7 @@ func (s *Subscription) meet(l *leg, e *Entry) {
 	switch {
 	case late: // it is kept, and nobody waits for it any more
 	case l.gap == nil:
-		s.give(e)
+		s.giveFrom(l, e)
 	case e.Reply.Terminal():
 		l.keep(e)
 		l.gap = nil
@@ -57,6 +60,15 @@ func (s *Subscription) meet(l *leg, e *Entry) {
 		s.gap(*l.gap)
 		l.gap = nil
 	}
+}
+
+// giveFrom gives what a leg has found, but for an end that has to wait.
+func (s *Subscription) giveFrom(l *leg, e *Entry) {
+	if e.Reply.Terminal() && len(s.legs) > 1 {
+		l.end = e
+		return
+	}
+	s.give(e)
 }
 
 // verify checks the first record found at or after the client's cursor.

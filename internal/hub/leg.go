@@ -20,6 +20,9 @@ type leg struct {
 	held      []*Entry
 	heldBytes int64
 
+	// end is the stream's end, which waits for the other leg, see concluded.
+	end *Entry
+
 	live target // what the log held when the subscription began
 	last target // what it held when the stream had expired
 }

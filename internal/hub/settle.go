@@ -2,6 +2,7 @@ package hub
 
 import (
 	"io"
+	"slices"
 	"time"
 
 	"github.com/osmosis-gateway/caddy-osmosis/record"
@@ -35,10 +36,10 @@ func (s *Subscription) finish() {
 }
 
 // settle decides what follows from having seen everything, and tells whether
-// anything did: that the stream has expired, or that the subscription has
-// caught up. Call it when no leg has anything to give.
+// anything did: that the stream has ended or expired, or that the subscription
+// has caught up. Call it when no leg has anything to give.
 func (s *Subscription) settle() bool {
-	if s.expired() {
+	if s.concluded() || s.expired() {
 		return true
 	}
 	if s.caughtUp || len(s.legs) == 0 {
@@ -51,6 +52,23 @@ func (s *Subscription) settle() bool {
 	}
 	s.caughtUp = true
 	s.queue = append(s.queue, Event{Kind: KindCaughtUp})
+	return true
+}
+
+// concluded gives an end that one of two legs has found, when the other has
+// given what its log held when the subscription began. Which of them is read
+// first is chance, and nothing follows an end.
+func (s *Subscription) concluded() bool {
+	i := slices.IndexFunc(s.legs, func(l *leg) bool { return l.end != nil })
+	if i < 0 {
+		return false
+	}
+	for _, other := range s.legs {
+		if other.end == nil && (other.phase != reading || other.gap != nil || !other.reached(s.tick)) {
+			return false
+		}
+	}
+	s.give(s.legs[i].end)
 	return true
 }
 
@@ -74,7 +92,7 @@ func (s *Subscription) expired() bool {
 			return false
 		}
 		for _, l := range s.legs {
-			if l.phase == placing || l.phase == verifying || l.gap != nil || !l.exhausted(s.overdue) {
+			if l.phase == placing || l.phase == verifying || l.gap != nil || l.end != nil || !l.exhausted(s.overdue) {
 				return false
 			}
 		}

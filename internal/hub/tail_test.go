@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/segmentio/kafka-go"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -173,6 +174,61 @@ func TestTopicGrows(t *testing.T) {
 			expect(t, each, "reply four @2/2", "end replied-end", "eof")
 		}
 		expect(t, r.follow(s, &Cursor{Incarnation: s.Incarnation, Partition: 2, Offset: 2, Mark: MarkEnd}), "eof")
+	})
+}
+
+// Of a stream that was answered in two partitions, all is told before the end,
+// whichever of the two is read first.
+func TestEndAfterBothPartitions(t *testing.T) {
+	for _, first := range []int32{0, 2} {
+		t.Run(fmt.Sprint("partition ", first, " first"), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t, 1)
+				id := placed(t, 0, 1, 2, 3)
+				time.Sleep(time.Hour)
+				s := r.stream(id)
+				r.grow(r.client, 3)
+				time.Sleep(2 * metadataTTL)
+				r.put(0, part(id, "one"), part(id, "two"))
+				r.put(2, last(id, "three"))
+				// The other partition is not to be had for a while.
+				stuck := r.Fault(kfake.Fault{
+					Keys: []kmsg.Key{kmsg.ListOffsets, kmsg.Fetch}, Partitions: []int32{2 - first}, Err: kerr.NotLeaderForPartition, Count: -1,
+				})
+				sub := r.follow(s, nil)
+				if first == 0 {
+					expect(t, sub, "reply one @0/0", "reply two @0/1")
+				}
+				expect(t, sub, "silence")
+				stuck.Remove()
+				if first == 2 {
+					expect(t, sub, "reply one @0/0", "reply two @0/1")
+				}
+				expect(t, sub, "reply three @2/0", "end replied-end", "eof")
+			})
+		})
+	}
+}
+
+// A stream that has expired with an end of its own in one partition ends with
+// that, once the other was read.
+func TestEndWaitsBeyondExpiry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, 1)
+		id := placed(t, 0, 1, 2, 3)
+		time.Sleep(time.Hour)
+		s := r.stream(id)
+		r.grow(r.client, 3)
+		time.Sleep(2 * metadataTTL)
+		r.put(2, last(id, "one"))
+		stuck := r.Fault(kfake.Fault{
+			Keys: []kmsg.Key{kmsg.ListOffsets, kmsg.Fetch}, Partitions: []int32{0}, Err: kerr.NotLeaderForPartition, Count: -1,
+		})
+		sub := r.follow(s, nil)
+		time.Sleep(time.Until(s.Expires.Add(time.Minute)))
+		expect(t, sub, "silence")
+		stuck.Remove()
+		expect(t, sub, "reply one @2/0", "end replied-end", "eof")
 	})
 }
 
