@@ -35,18 +35,20 @@ const contentType = "application/octet-stream"
 // back within half a second, and gives up a connection that is silent for longer than
 // silence says.
 type crowd struct {
-	history
-	URL     string // of the site
-	senders int
+	*history        // crowds may share one; default: its own
+	URL      string // of the site
+	senders  int
 	// more is asked before each request whether to send it.
 	more func() bool
 	// every is how long each sender pauses between its requests. Default: not at all.
 	every time.Duration
+	// fresh sends each request, and follows each stream, over a connection of its own.
+	fresh bool
 	// silence is after how long a connection that tells nothing, nor sends a
 	// heartbeat, is given up. Default: never.
 	silence time.Duration
 
-	got202, ended atomic.Int64
+	got202, opened, ended atomic.Int64 // requests; connections to streams; streams
 
 	ctx     context.Context
 	posts   *http.Client
@@ -65,12 +67,15 @@ func requests(n int64) func() bool {
 func (c *crowd) start(t testing.TB) {
 	ctx, cancel := context.WithTimeout(context.Background(), 3*patience)
 	c.ctx = ctx
+	if c.history == nil {
+		c.history = new(history)
+	}
 	silence := c.silence
 	if silence == 0 {
 		silence = patience
 	}
-	c.posts = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: c.senders, ResponseHeaderTimeout: silence}}
-	c.streams = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: c.senders, ResponseHeaderTimeout: silence}}
+	c.posts = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: c.senders, ResponseHeaderTimeout: silence, DisableKeepAlives: c.fresh}}
+	c.streams = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: c.senders, ResponseHeaderTimeout: silence, DisableKeepAlives: c.fresh}}
 	t.Cleanup(func() {
 		cancel()
 		c.sending.Wait()
@@ -154,11 +159,13 @@ func (c *crowd) send(a *attempt) {
 			continue
 		}
 		if err != nil {
-			return // unknown
+			a.lost = err.Error()
+			return
 		}
 		text, err := io.ReadAll(response.Body)
 		response.Body.Close()
 		if err != nil {
+			a.lost = err.Error()
 			return
 		}
 		switch {
@@ -210,13 +217,14 @@ func (c *crowd) connect(a *attempt, last *string) (ended bool, err error) {
 	}
 	response, err := c.streams.Do(request)
 	if err != nil {
-		return false, nil //nolint:nilerr // the gateway is away
+		return false, nil // the gateway is away
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
 		text, _ := io.ReadAll(response.Body)
 		return false, fmt.Errorf("stream from %q: %s %s", *last, response.Status, text)
 	}
+	c.opened.Add(1)
 	if a.connections++; *last != "" {
 		a.resumed++
 	}

@@ -18,7 +18,6 @@ import (
 
 	"github.com/coder/websocket"
 	"github.com/twmb/franz-go/pkg/kfake"
-	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/osmosis-gateway/caddy-osmosis/internal/broker/kafkatest"
 )
@@ -157,14 +156,7 @@ func TestAReloadCutsNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer cluster.Close()
-	var joins atomic.Int64
-	cluster.ControlKey((&kmsg.JoinGroupRequest{}).Key(), func(r kmsg.Request) (kmsg.Response, error, bool) {
-		cluster.KeepControl()
-		if strings.HasPrefix(r.(*kmsg.JoinGroupRequest).Group, "osmosis.gateways.") {
-			joins.Add(1)
-		}
-		return nil, nil, false
-	})
+	joins := countJoins(cluster)
 	global := "\t\tkafka " + strings.Join(cluster.ListenAddrs(), " ")
 	g := newGateway(t, global, route)
 	g.start()

@@ -6,12 +6,14 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -73,15 +75,22 @@ func (s *syncBuffer) String() string {
 	return s.b.String()
 }
 
-// freeAddress gives a loopback address that nobody listens on just now.
+// freeAddress gives a loopback address that nobody listens on just now. Its
+// port is from below those that systems serve outgoing connections from: a
+// gateway that is down for a moment would lose such a one to a client.
 func freeAddress(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	const first, ports = 10_000, 10_000
+	for range 100 {
+		port := strconv.Itoa(first + rand.IntN(ports))
+		l, err := net.Listen("tcp", ":"+port) // as Caddy's sites do
+		if err == nil {
+			l.Close()
+			return net.JoinHostPort("127.0.0.1", port)
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("no free port")
+	return ""
 }
 
 // newGateway writes a Caddyfile: global is what goes into the osmosis block,
@@ -178,6 +187,14 @@ func (g *gateway) start() {
 		}
 		return err
 	})
+}
+
+// signal sends the process a signal.
+func (g *gateway) signal(signal syscall.Signal) {
+	g.t.Helper()
+	if err := g.cmd.Process.Signal(signal); err != nil {
+		g.t.Fatal(err)
+	}
 }
 
 // kill ends the process by SIGKILL.

@@ -44,6 +44,6 @@ func killedUnderLoad(t *testing.T, g *gateway, brokers []string) {
 	if found.unknown > 64*kills || found.resumed == 0 {
 		t.Errorf("%d requests lost their connections, by 64 clients in %d kills; %d connections resumed", found.unknown, kills, found.resumed)
 	}
-	c.checkForgotten(t, t.Context(), 100)
+	c.checkForgotten(t, 100)
 	t.Logf("the gateway killed %d times: %s", kills, found)
 }

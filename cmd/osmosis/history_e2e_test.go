@@ -61,6 +61,7 @@ type attempt struct {
 	key     string // "": none
 	verdict verdict
 	fault   string // what must not happen to any request or stream
+	lost    string // how the connection broke
 
 	accepted accepted
 	events   []event // what the stream told, over all its connections
@@ -288,8 +289,10 @@ func (h *history) checkStreams(c *counts, log []*kgo.Record, complain func(strin
 
 // checkForgotten asks for some streams once more, from behind their end: there
 // is nothing left to tell, so the answer is 204.
-func (h *history) checkForgotten(t *testing.T, ctx context.Context, sample int) {
+func (h *history) checkForgotten(t *testing.T, sample int) {
 	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	step := max(1, len(h.attempts)/sample)

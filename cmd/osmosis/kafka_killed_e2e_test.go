@@ -36,6 +36,6 @@ func TestKafkaIsKilledUnderLoadOnRealKafka(t *testing.T) {
 	if found.unknown > 0 || found.accepted < total/2 {
 		t.Errorf("%d requests got no answer, %d of %d got 202", found.unknown, found.accepted, total)
 	}
-	c.checkForgotten(t, t.Context(), 100)
+	c.checkForgotten(t, 100)
 	t.Logf("Kafka killed %d times: %s", kills, found)
 }
