@@ -21,9 +21,9 @@ const (
 	maxAhead = 16_000
 	// maxStep is the most that the end of one try adds to the encoded progress:
 	// a stretch that is not done is split in two, or a count of tries comes in.
-	// Either is two numbers that are no larger than maxAhead, so two bytes each,
-	// and base64 makes six of four.
-	maxStep = 6
+	// Either is two numbers, of two bytes and up to three, and base64 makes seven
+	// of five.
+	maxStep = 7
 	// maxNumber bounds the numbers in it, but for the offset: a hole in the log
 	// may be longer than maxAhead. Each takes six bytes at most.
 	maxNumber = 1 << 40
@@ -92,13 +92,44 @@ func (p *progress) finish(from, to int64) {
 	}
 }
 
+// cut forgets everything from an offset on.
+func (p *progress) cut(from int64) {
+	p.base = min(p.base, from)
+	maps.DeleteFunc(p.tries, func(offset int64, _ int) bool { return offset >= from })
+	for i := len(p.done) - 1; i >= 0 && p.done[i].to > from; i-- {
+		if p.done[i].to = from; p.done[i].from >= from {
+			p.done = p.done[:i]
+		}
+	}
+}
+
 // fail counts a failed try and gives how many there were.
 func (p *progress) fail(offset int64) int {
 	if p.tries == nil {
 		p.tries = make(map[int64]int)
 	}
-	p.tries[offset]++
-	return p.tries[offset]
+	n := p.tries[offset]&^startedMark + 1
+	p.tries[offset] = n
+	return n
+}
+
+// startedMark is added to the number of tries of a record while an answer to it
+// is on its way in parts: whoever finds it there finds half an answer.
+const startedMark = 1 << 20
+
+// start notes that the answer to a record has begun to go out.
+func (p *progress) start(offset int64) {
+	if p.tries == nil {
+		p.tries = make(map[int64]int)
+	}
+	p.tries[offset] |= startedMark
+}
+
+// tried gives how often a record was tried in vain, and whether a try ended in
+// the middle of its answer without being counted.
+func (p *progress) tried(offset int64) (failed int, started bool) {
+	n := p.tries[offset]
+	return n &^ startedMark, n&startedMark != 0
 }
 
 // fits tells whether the progress will still fit into a commit's metadata when

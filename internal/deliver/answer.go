@@ -1,0 +1,350 @@
+package deliver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"runtime/debug"
+	"strconv"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/osmosis-gateway/caddy-osmosis/record"
+)
+
+// Handler answers a request, as an http.Handler does. An error means that there
+// is no answer; a *Failure says what its status would be.
+type Handler interface {
+	ServeHTTP(w http.ResponseWriter, r *http.Request) error
+}
+
+// Failure is a handler's error with the HTTP status that it stands for.
+type Failure struct {
+	Code int
+	Err  error
+}
+
+func (f *Failure) Error() string { return f.Err.Error() }
+func (f *Failure) Unwrap() error { return f.Err }
+
+// verdict is what became of a try.
+type verdict uint8
+
+const (
+	// replied: the answer is on the reply topic.
+	replied verdict = iota
+	// failed: there was none, or one that says to try again.
+	failed
+	// broken: it broke off after a part of it was sent, or no try will do better.
+	broken
+	// unsent: there was one, and the broker did not take it.
+	unsent
+	// calledOff: nobody wants it any more.
+	calledOff
+)
+
+// result is what a try gave.
+type result struct {
+	verdict    verdict
+	code       int
+	reason     string
+	retryAfter time.Duration
+	err        error
+}
+
+const (
+	// maxPart is the largest body of one reply record. A broker takes 1 MiB with
+	// all headers, unless told otherwise.
+	maxPart = 768 << 10
+	// flushGrace is how long a flush waits for more, or for the end. What is
+	// flushed bit by bit becomes fewer replies, and an answer that is flushed
+	// once and ends becomes one.
+	flushGrace = 10 * time.Millisecond
+)
+
+var (
+	errTimeout   = errors.New("no answer within the time allowed")
+	errCancelled = errors.New("the request was cancelled")
+	errTooLong   = errors.New("the answer is larger than allowed (max_response)")
+	errShort     = errors.New("the answer is shorter than its Content-Length")
+	errAborted   = errors.New("the answer broke off")
+)
+
+// answer has a handler answer a request, and puts the answer on the reply topic.
+func (g *generation) answer(request record.Request, attempt int, started func(context.Context) error, options Options) result {
+	ctx, cancel := context.WithTimeoutCause(g.tries, options.Timeout, errTimeout)
+	defer cancel()
+	ctx, callOff := context.WithCancelCause(ctx)
+	defer callOff(nil)
+	defer g.d.underWay(request.StreamID, func() { callOff(errCancelled) })()
+
+	w := &response{
+		g: g, request: request, attempt: attempt, limit: options.MaxResponse,
+		started: func() error { return started(g.tries) }, header: make(http.Header),
+	}
+	r, err := replay(ctx, request, attempt)
+	if err != nil {
+		return result{verdict: broken, reason: err.Error()}
+	}
+	told := g.reportLate(request, attempt)
+	w.untold = told
+	err = g.call(options.Handler, w, r)
+	told()
+	if err == nil {
+		err = w.finish()
+	} else {
+		w.abandon()
+	}
+	return w.result(ctx, err)
+}
+
+// call calls the handler. Caddy's reverse_proxy panics with
+// http.ErrAbortHandler when an answer breaks off, as net/http asks for.
+func (g *generation) call(h Handler, w http.ResponseWriter, r *http.Request) (err error) {
+	defer func() {
+		switch p := recover(); p {
+		case nil:
+		case http.ErrAbortHandler:
+			err = errAborted
+		default:
+			g.d.log.Error("handler panicked", zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
+			err = &Failure{Code: http.StatusInternalServerError, Err: fmt.Errorf("handler panicked: %v", p)}
+		}
+	}()
+	return h.ServeHTTP(w, r)
+}
+
+// reportLate tells the client that its request is being tried, if that takes a
+// while. After the function that it gives has returned, it was told or never is.
+func (g *generation) reportLate(request record.Request, attempt int) func() {
+	told := make(chan struct{})
+	timer := time.AfterFunc(reportAfter, func() {
+		defer close(told)
+		g.report(request, record.Status{Status: record.StateDelivering, Attempt: attempt})
+	})
+	return sync.OnceFunc(func() {
+		if !timer.Stop() {
+			<-told
+		}
+	})
+}
+
+// response is the ResponseWriter of a try. What the handler writes is held until
+// it flushes, or returns; each becomes a reply.
+type response struct {
+	g       *generation
+	request record.Request
+	attempt int
+	limit   int64
+	// started is called once, before the first part of an answer is sent: from
+	// then on a crash leaves half an answer.
+	started func() error
+	// untold has the client told no more that the request is being tried.
+	untold func()
+
+	mu      sync.Mutex
+	header  http.Header
+	sent    http.Header // as they were when the answer began
+	status  int
+	length  int64 // as the handler has declared it, -1 where it did not
+	size    int64
+	buffer  []byte
+	parts   int
+	events  *events // of an answer that is server-sent events
+	discard bool    // an answer that says to try again is not sent
+	timer   *time.Timer
+	over    bool
+	err     error
+}
+
+// Header implements http.ResponseWriter.
+func (w *response) Header() http.Header { return w.header }
+
+// WriteHeader implements http.ResponseWriter. Of interim answers (1xx) nothing
+// is kept: there is nobody whom they could help.
+func (w *response) WriteHeader(status int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.begin(status)
+}
+
+func (w *response) begin(status int) {
+	if w.status != 0 || status < http.StatusOK {
+		return
+	}
+	w.status, w.sent, w.length = status, w.header.Clone(), -1
+	if n, err := strconv.ParseInt(w.sent.Get("Content-Length"), 10, 64); err == nil {
+		w.length = n
+	}
+	w.discard = retryable(status)
+	switch {
+	case w.discard:
+	case w.length > w.limit:
+		w.err = errTooLong
+	case isEvents(w.sent):
+		w.events = new(events)
+	}
+}
+
+// Write implements http.ResponseWriter. It blocks while a part is on its way to
+// the broker, so that an upstream is read no faster than its answer is taken.
+func (w *response) Write(b []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.begin(http.StatusOK)
+	w.size += int64(len(b))
+	if w.size > w.limit && !w.discard && w.err == nil {
+		w.err = errTooLong
+	}
+	switch {
+	case w.err != nil:
+		return 0, w.err
+	case w.over:
+		return 0, http.ErrHandlerTimeout
+	case w.discard:
+	case w.events != nil:
+		w.events.feed(b)
+		for w.err == nil {
+			e, ok := w.events.next()
+			if !ok {
+				break
+			}
+			w.err = w.send(e.data, e.name, true)
+		}
+		if w.events.held() > maxPart && w.err == nil {
+			w.err = errTooLong
+		}
+	default:
+		w.buffer = append(w.buffer, b...)
+		for len(w.buffer) > maxPart && w.err == nil {
+			w.err = w.send(w.buffer[:maxPart], "", true)
+			w.buffer = append([]byte(nil), w.buffer[maxPart:]...)
+		}
+	}
+	if w.err != nil {
+		return 0, w.err
+	}
+	return len(b), nil
+}
+
+// FlushError is what http.ResponseController.Flush calls.
+func (w *response) FlushError() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.begin(http.StatusOK)
+	if w.err == nil && !w.over && w.timer == nil && len(w.buffer) > 0 {
+		w.timer = time.AfterFunc(flushGrace, w.flush)
+	}
+	return w.err
+}
+
+// Flush implements http.Flusher.
+func (w *response) Flush() { _ = w.FlushError() }
+
+// flush sends what the handler has flushed, and what came meanwhile.
+func (w *response) flush() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.timer = nil
+	if w.over || w.err != nil || len(w.buffer) == 0 {
+		return
+	}
+	w.err = w.send(w.buffer, "", true)
+	w.buffer = nil
+}
+
+// finish sends what is left, as the end.
+func (w *response) finish() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.begin(http.StatusOK)
+	w.stop()
+	switch {
+	case w.err != nil || w.discard:
+	case w.length > w.size && w.request.Method != http.MethodHead:
+		w.err = errShort
+	default:
+		w.err = w.send(w.buffer, "", false)
+	}
+	return w.err
+}
+
+// abandon sends nothing more.
+func (w *response) abandon() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.stop()
+}
+
+func (w *response) stop() {
+	w.over = true
+	if w.timer != nil {
+		w.timer.Stop()
+	}
+}
+
+// errUnsent wraps why the broker did not take a reply.
+var errUnsent = errors.New("produce reply")
+
+// send puts a reply on the reply topic. Needs the lock, which keeps the parts
+// in order.
+func (w *response) send(body []byte, event string, more bool) error {
+	w.untold()
+	if more && w.parts == 0 {
+		if err := w.started(); err != nil {
+			return fmt.Errorf("%w: %w", errUnsent, err)
+		}
+	}
+	r := w.request.Reply(w.status, nil, body)
+	r.More, r.Attempt = more, w.attempt
+	if more || w.parts > 0 {
+		w.parts++
+		r.Part = w.parts
+	}
+	if w.parts <= 1 || !more {
+		r.Header = w.sent // the first tells what follows, and the last what the end was
+	}
+	_ = event // EVENT
+	if err := w.g.reply(r, w.request); err != nil {
+		return fmt.Errorf("%w: %w", errUnsent, err)
+	}
+	return nil
+}
+
+// result judges the try by what was sent and by the error it ended with.
+func (w *response) result(ctx context.Context, err error) result {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	r := result{verdict: failed, code: w.status, err: err}
+	var failure *Failure
+	switch cause := context.Cause(ctx); {
+	case err == nil && !w.discard:
+		return result{verdict: replied}
+	case errors.Is(cause, errCancelled):
+		return result{verdict: calledOff}
+	case errors.Is(err, ErrTooLarge):
+		r.verdict, r.reason = broken, "the broker takes no answer of this size"
+		return r
+	case errors.Is(err, errUnsent):
+		r.verdict = unsent
+		return r
+	case errors.Is(err, errTooLong) || errors.Is(w.err, errTooLong):
+		r.verdict, r.reason = broken, errTooLong.Error()
+		return r
+	case err == nil:
+		r.reason, r.retryAfter = http.StatusText(w.status), retryAfter(w.sent, time.Now())
+	case cause != nil:
+		r.reason = cause.Error()
+	case errors.As(err, &failure):
+		r.code, r.reason = failure.Code, failure.Error()
+	default:
+		r.reason = err.Error()
+	}
+	if w.parts > 0 {
+		r.verdict = broken
+	}
+	return r
+}

@@ -1,0 +1,277 @@
+package deliver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+	"go.uber.org/zap"
+
+	"github.com/osmosis-gateway/caddy-osmosis/internal/backoff"
+	"github.com/osmosis-gateway/caddy-osmosis/internal/broker"
+	"github.com/osmosis-gateway/caddy-osmosis/record"
+)
+
+// Defaults of Options and Config.
+const (
+	DefaultAttempts    = 10
+	DefaultBackoffMin  = time.Second
+	DefaultBackoffMax  = time.Minute
+	DefaultTimeout     = 5 * time.Minute
+	DefaultMaxResponse = 64 << 20
+	defaultMaxBytes    = 64 << 20
+)
+
+// ErrTooLarge is what a Producer wraps when the broker takes no record of that
+// size, so that sending it again is of no use.
+var ErrTooLarge = errors.New("the record is larger than the broker takes")
+
+// Producer puts records on topics.
+type Producer interface {
+	// Produce returns when the broker has the record. A partition of -1 leaves
+	// the place to the record's key. The context bounds the wait.
+	Produce(ctx context.Context, topic string, partition int32, r record.Record) error
+}
+
+// Config says what is delivered, and with what. It does not change.
+type Config struct {
+	Broker   *broker.Client
+	Producer Producer
+	// Topic is read in the consumer group Group.
+	Topic, Group string
+	// MaxBytes bounds the records held in memory. Default: 64 MiB.
+	MaxBytes int64
+	Logger   *zap.Logger
+}
+
+// Options say how. They may change while deliveries go on.
+type Options struct {
+	// Handler answers the requests.
+	Handler Handler
+	// Attempts is how often a request is tried before it is given up.
+	Attempts int
+	// BackoffMin is the pause after the first failed try. It doubles with each
+	// up to BackoffMax.
+	BackoffMin, BackoffMax time.Duration
+	// Timeout bounds one try.
+	Timeout time.Duration
+	// Concurrency is how many tries run at once.
+	Concurrency int
+	// DeadLetter is the topic for what was given up; "" keeps none of it.
+	DeadLetter string
+	// MaxResponse bounds a response, in bytes.
+	MaxResponse int64
+	// RetryStarted has a request tried again also when a part of its response
+	// is on its way already; the client then gets it from the start once more.
+	RetryStarted bool
+}
+
+// Delivery is a member of a consumer group that has each record of a topic
+// answered by a handler.
+type Delivery struct {
+	config Config
+	log    *zap.Logger
+	ctx    context.Context
+	cancel context.CancelFunc
+	done   chan struct{}
+
+	current atomic.Pointer[Options]
+
+	mu sync.Mutex
+	// generation is the one that runs; nil between two.
+	generation *generation
+	// windows outlive generations, so that a rebalance need not read them anew.
+	windows map[int32]*window
+
+	off cancellations
+}
+
+// New begins to deliver. It waits for nothing: neither the broker nor the topic
+// need be there yet.
+func New(c Config, o Options) *Delivery {
+	if c.MaxBytes <= 0 {
+		c.MaxBytes = defaultMaxBytes
+	}
+	if c.Logger == nil {
+		c.Logger = zap.NewNop()
+	}
+	d := &Delivery{config: c, log: c.Logger, done: make(chan struct{}), windows: make(map[int32]*window)}
+	d.ctx, d.cancel = context.WithCancel(context.Background())
+	d.current.Store(&o)
+	go func() {
+		defer close(d.done)
+		d.run(d.ctx)
+	}()
+	return d
+}
+
+// Use changes the options. Tries that run go on with those they began with.
+func (d *Delivery) Use(o Options) {
+	d.current.Store(&o)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.generation != nil {
+		d.generation.queue.limit(o.Concurrency)
+	}
+}
+
+func (d *Delivery) options() Options { return *d.current.Load() }
+
+// Close lets the tries that run end, for a few seconds, commits, and leaves the
+// group.
+func (d *Delivery) Close() {
+	d.cancel()
+	<-d.done
+}
+
+// run is a member of the group until the context ends. It joins once the topic
+// is there: kafka-go's members would make it with the broker's own defaults.
+func (d *Delivery) run(ctx context.Context) {
+	if _, ok := d.await(ctx); !ok {
+		return
+	}
+	group, wires, err := d.join()
+	if err != nil {
+		d.log.Error("group not joined", zap.String("group", d.config.Group), zap.Error(err))
+		return
+	}
+	defer leave(group, wires)
+	lost := false
+	for {
+		kg, err := group.Next(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case errors.Is(err, kafka.RebalanceInProgress):
+			continue // the others are in the middle of one; kafka-go joins again
+		case err != nil:
+			// kafka-go pauses for joinBackoff before it tries again.
+			if !lost {
+				d.log.Warn("group out of reach", zap.String("group", d.config.Group), zap.Error(err))
+			}
+			lost = true
+			continue
+		}
+		lost = false
+		kg.Start(func(ctx context.Context) { d.serve(ctx, kg) })
+	}
+}
+
+// serve is this member's part in one generation of the group.
+func (d *Delivery) serve(ctx context.Context, kg *kafka.Generation) {
+	topic, ok := d.await(ctx)
+	if !ok {
+		return
+	}
+	g := newGeneration(d, kg, topic)
+	g.beat.Store(int64(time.Since(g.began)))
+	d.mu.Lock()
+	d.generation = g
+	d.mu.Unlock()
+	numbers := make([]int, 0, len(kg.Assignments[d.config.Topic]))
+	for _, a := range kg.Assignments[d.config.Topic] {
+		numbers = append(numbers, a.ID)
+	}
+	d.log.Info("partitions to deliver", g.fields(zap.Ints("partitions", numbers))...)
+	g.run(ctx)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.generation = nil
+	for number, p := range g.queue.partitions {
+		d.windows[number].to = p.progress.base // all before it is done, and seen
+	}
+}
+
+const (
+	joinBackoff = time.Second
+	// leaveTimeout is how long leaving the group may take, with all that ends a
+	// generation before it, until its connections are cut.
+	leaveTimeout = drain + lastTry + lastCommit + 2*time.Second
+)
+
+// join begins the membership. An error means that the configuration is wrong.
+func (d *Delivery) join() (*kafka.ConsumerGroup, *broker.Wires, error) {
+	c := d.config.Broker.Group()
+	c.ID = d.config.Group
+	c.Topics = []string{d.config.Topic}
+	c.SessionTimeout = sessionTimeout
+	c.RebalanceTimeout = rebalanceTimeout
+	c.HeartbeatInterval = heartbeat
+	c.JoinGroupBackoff = joinBackoff
+	c.WatchPartitionChanges = false // the reader does it, since kafka-go's watcher creates topics
+	wires := broker.NewWires(c.Dialer.DialFunc)
+	c.Dialer.DialFunc = wires.Dial
+	group, err := kafka.NewConsumerGroup(c)
+	return group, wires, err
+}
+
+// leave ends the generation and leaves the group, so that others take over at
+// once. kafka-go may be anywhere in a join or a rebalance, which waits for
+// brokers and for the slowest member; so after a while its connections are cut,
+// and the broker finds out by the session's end.
+func leave(group *kafka.ConsumerGroup, w *broker.Wires) {
+	cut := time.AfterFunc(leaveTimeout, w.Cut)
+	defer cut.Stop()
+	_ = group.Close() // always nil
+}
+
+// topic asks for the topic.
+func (d *Delivery) topic(ctx context.Context) (broker.Topic, error) {
+	ctx, cancel := context.WithTimeout(ctx, sessionTimeout)
+	defer cancel()
+	return d.config.Broker.Topic(ctx, d.config.Topic)
+}
+
+// await gives the topic once it is there, false when the context ends first.
+func (d *Delivery) await(ctx context.Context) (broker.Topic, bool) {
+	var pause backoff.Backoff
+	for {
+		topic, err := d.topic(ctx)
+		if err == nil {
+			return topic, true
+		}
+		if pause.Failures() == 0 && ctx.Err() == nil {
+			d.log.Info("topic to deliver is not there yet", zap.String("topic", d.config.Topic), zap.Error(err))
+		}
+		if !pause.Sleep(ctx) {
+			return topic, false
+		}
+	}
+}
+
+// bounds gives the first offset of a partition's log, and the one after its last.
+func (d *Delivery) bounds(ctx context.Context, topic broker.Topic, number int32) (first, last int64, err error) {
+	for _, end := range []struct {
+		at     int64
+		offset *int64
+	}{{broker.LogStart, &first}, {broker.HighWatermark, &last}} {
+		offsets, err := d.config.Broker.Offsets(ctx, topic, []int32{number}, end.at)
+		offset, ok := offsets[number]
+		if !ok {
+			return 0, 0, fmt.Errorf("ends of partition %d: %w", number, err)
+		}
+		*end.offset = offset
+	}
+	return first, last, nil
+}
+
+// window gives what is known of the streams of a partition that are done.
+func (d *Delivery) window(number int32) *window {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.windows[number] == nil {
+		d.windows[number] = newWindow()
+	}
+	return d.windows[number]
+}
+
+// forget forgets them, when the topic is another one.
+func (d *Delivery) forget(number int32) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.windows, number)
+}

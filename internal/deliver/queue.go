@@ -1,0 +1,390 @@
+package deliver
+
+import (
+	"math"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/osmosis-gateway/caddy-osmosis/internal/broker"
+	"github.com/osmosis-gateway/caddy-osmosis/record"
+)
+
+// queue decides which record is tried next. It holds what was read of the
+// partitions of one generation and is not done.
+//
+// Records of one key stand in a lane and are tried one after the other; lanes
+// run side by side, whichever partition they are of, up to the concurrency. A
+// lane whose first record failed is parked until it may be tried again, so that
+// a slow or poisoned key delays itself and no other.
+//
+// What is tried begins in the order in which lanes became ready, over all
+// partitions, so that none of them waits for another's backlog.
+type queue struct {
+	// begin starts a try on a goroutine of its own. It is called with the lock held.
+	begin func(*job)
+	// changed is called when there may be room for more records.
+	changed func()
+
+	mu          sync.Mutex
+	partitions  map[int32]*partition
+	ready       []*lane
+	concurrency int
+	maxBytes    int64 // of the records held, for all partitions together
+	running     int
+	ended       bool
+	closed      bool
+	// idle is closed when nothing runs any more after the end.
+	idle chan struct{}
+}
+
+// partition is one that the generation was assigned.
+type partition struct {
+	number   int32
+	progress progress
+	// seen are the streams whose record is done.
+	seen *window
+	// next is the first offset that was not read.
+	next int64
+	// cut is where the log ended when brokers had lost its end; what was read
+	// beyond it counts for nothing that comes there now.
+	cut   int64
+	lanes map[string]*lane
+	// bytes is the size of the records held, running the number of tries.
+	bytes   int64
+	running int
+	// crowded are lanes that were ready when the progress had no room for
+	// another try.
+	crowded []*lane
+	// changed says that there is something to commit.
+	changed bool
+}
+
+// lane holds the records of a key that are not done, in order.
+type lane struct {
+	partition *partition
+	key       string
+	jobs      []*job
+	// timer ends the pause of a parked lane.
+	timer *time.Timer
+}
+
+// job is a record to be tried.
+type job struct {
+	lane   *lane
+	record broker.Record
+	// id is the stream id; "" where nobody waits.
+	id   string
+	size int64
+	// tries is how many tries failed before the one that runs.
+	tries int
+	// started says that another try ended in the middle of its answer.
+	started bool
+	// running says that a try is under way.
+	running bool
+	// again says that another record of the same stream is done already.
+	again bool
+}
+
+func (j *job) partition() *partition { return j.lane.partition }
+
+func newQueue(concurrency int, maxBytes int64, begin func(*job), changed func()) *queue {
+	return &queue{
+		begin: begin, changed: changed,
+		partitions:  make(map[int32]*partition),
+		concurrency: concurrency, maxBytes: maxBytes,
+		idle: make(chan struct{}),
+	}
+}
+
+// assign adds a partition, read from where its progress stands.
+func (q *queue) assign(number int32, p progress, seen *window) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.partitions[number] = &partition{number: number, progress: p, seen: seen, next: p.base, cut: math.MaxInt64, lanes: make(map[string]*lane)}
+}
+
+// recordOverhead is what a record costs in memory besides its bytes, roughly.
+const recordOverhead = 512
+
+// put takes what was read of a partition: the records at and after the offset
+// that wanted gave, and the offset to go on with. What is missing in between
+// (transaction markers, what compaction took) is done.
+func (q *queue) put(number int32, records []broker.Record, next int64) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	p, ok := q.partitions[number]
+	if !ok || q.ended {
+		return
+	}
+	for _, r := range records {
+		if r.Offset < p.next {
+			continue
+		}
+		p.pass(r.Offset)
+		p.next = r.Offset + 1
+		if p.progress.isDone(r.Offset) {
+			id, _ := record.CorrelationID(r.Headers)
+			p.seen.add(id)
+			continue
+		}
+		q.enter(p, r)
+	}
+	if next > p.next {
+		p.pass(next)
+		p.next = next
+	}
+	q.uncrowd(p)
+	q.dispatch()
+}
+
+// uncrowd has the lanes looked at again for which there was no room. Needs the lock.
+func (q *queue) uncrowd(p *partition) {
+	q.ready = append(q.ready, p.crowded...)
+	p.crowded = nil
+}
+
+// pass marks as done what lies before an offset and was not in the log.
+func (p *partition) pass(to int64) {
+	if to > p.next {
+		p.progress.finish(p.next, to)
+		p.changed = true
+	}
+}
+
+// enter puts a record at the end of its lane. Without a key it has one of its
+// own, unless the same stream's record is there already: two of the same must
+// not run side by side, or neither would know that the other is done.
+func (q *queue) enter(p *partition, r broker.Record) {
+	id, _ := record.CorrelationID(r.Headers)
+	var key string
+	switch {
+	case r.Key != nil:
+		key = "key " + string(r.Key)
+	case id != "":
+		key = "id " + id
+	default:
+		key = "at " + strconv.FormatInt(r.Offset, 10)
+	}
+	l := p.lanes[key]
+	if l == nil {
+		l = &lane{partition: p, key: key}
+		p.lanes[key] = l
+	}
+	j := &job{lane: l, record: r, id: id, size: recordOverhead + int64(len(r.Key)+len(r.Value))}
+	for _, h := range r.Headers {
+		j.size += int64(len(h.Key) + len(h.Value))
+	}
+	p.bytes += j.size
+	l.jobs = append(l.jobs, j)
+	if len(l.jobs) == 1 {
+		q.ready = append(q.ready, l)
+	}
+}
+
+// wanted gives the offset to read a partition from, false while there is enough
+// of it in memory.
+func (q *queue) wanted(number int32) (int64, bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	p, ok := q.partitions[number]
+	if !ok || q.ended {
+		return 0, false
+	}
+	return p.next, p.next-p.progress.base < maxAhead && p.bytes < q.maxBytes/int64(len(q.partitions))
+}
+
+// dispatch begins tries as long as there are free places. Needs the lock.
+func (q *queue) dispatch() {
+	for !q.ended && q.running < q.concurrency && len(q.ready) > 0 {
+		l := q.ready[0]
+		q.ready[0] = nil
+		q.ready = q.ready[1:]
+		p, j := l.partition, l.jobs[0]
+		if j.record.Offset != p.progress.base && !p.progress.fits(p.running+1) {
+			p.crowded = append(p.crowded, l)
+			continue
+		}
+		q.running++
+		p.running++
+		j.tries, j.started = p.progress.tried(j.record.Offset)
+		j.again = p.seen.has(j.id)
+		j.running = true
+		q.begin(j)
+	}
+}
+
+// done ends a try after which the record need not be tried again.
+func (q *queue) done(j *job) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	l, p := j.lane, j.partition()
+	if q.closed {
+		return
+	}
+	if j.record.Offset < p.cut {
+		p.progress.finish(j.record.Offset, j.record.Offset+1)
+	}
+	p.bytes -= j.size
+	l.jobs[0] = nil
+	l.jobs = l.jobs[1:]
+	if len(l.jobs) > 0 {
+		q.ready = append(q.ready, l)
+	} else {
+		delete(p.lanes, l.key)
+	}
+	p.seen.add(j.id)
+	q.ran(p)
+}
+
+// failed counts a failed try, and gives how many there were. The record keeps
+// its place in the lane, and the try its place among those that run.
+func (q *queue) failed(j *job) int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	p := j.partition()
+	if q.closed || j.record.Offset >= p.cut {
+		return j.tries + 1
+	}
+	p.changed = true
+	return p.progress.fail(j.record.Offset)
+}
+
+// started notes that the answer to a record begins to go out.
+func (q *queue) started(j *job) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if p := j.partition(); !q.closed && j.record.Offset < p.cut {
+		p.progress.start(j.record.Offset)
+		p.changed = true
+	}
+}
+
+// park ends a try that is to be repeated after a pause.
+func (q *queue) park(j *job, pause time.Duration) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	l := j.lane
+	if q.closed {
+		return
+	}
+	j.running = false
+	if !q.ended {
+		l.timer = time.AfterFunc(pause, func() {
+			q.mu.Lock()
+			defer q.mu.Unlock()
+			l.timer = nil
+			q.ready = append(q.ready, l)
+			q.dispatch()
+		})
+	}
+	q.ran(l.partition)
+}
+
+// ran ends a try. Needs the lock.
+func (q *queue) ran(p *partition) {
+	p.changed = true
+	p.running--
+	q.running--
+	q.uncrowd(p)
+	q.dispatch()
+	if q.ended && q.running == 0 {
+		close(q.idle)
+	}
+	q.changed()
+}
+
+// limit changes how many tries may run at once.
+func (q *queue) limit(concurrency int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.concurrency = concurrency
+	q.dispatch()
+}
+
+// end begins no more tries. The channel that it gives is closed when none runs.
+func (q *queue) end() <-chan struct{} {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.ended {
+		return q.idle
+	}
+	q.ended = true
+	for _, p := range q.partitions {
+		for _, l := range p.lanes {
+			if l.timer != nil {
+				l.timer.Stop()
+			}
+		}
+	}
+	if q.running == 0 {
+		close(q.idle)
+	}
+	return q.idle
+}
+
+// close has the tries that still run count for nothing but a failure, which
+// they are told to have been already, and gives how many there are.
+func (q *queue) close() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, p := range q.partitions {
+		for _, l := range p.lanes {
+			if j := l.jobs[0]; j.running && j.record.Offset < p.cut {
+				p.progress.fail(j.record.Offset)
+				p.changed = true
+			}
+		}
+	}
+	q.closed = true
+	return q.running
+}
+
+// move takes note that the log holds nothing where a partition was to be read:
+// it begins later, or ends earlier.
+func (q *queue) move(number int32, first, last int64) (truncated bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	p, ok := q.partitions[number]
+	switch {
+	case !ok:
+	case p.next < first:
+		p.pass(first)
+		p.next = first
+	case p.next > last:
+		p.cut, truncated = min(p.cut, last), true
+		p.progress.cut(last)
+		p.changed = true
+	}
+	return truncated
+}
+
+// standing is what is to be committed of a partition.
+type standing struct {
+	partition int32
+	offset    int64
+	metadata  string
+}
+
+// changes gives what has changed since the last call.
+func (q *queue) changes() []standing {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	var all []standing
+	for _, p := range q.partitions {
+		if p.changed {
+			p.changed = false
+			all = append(all, standing{p.number, p.progress.base, p.progress.encode()})
+		}
+	}
+	return all
+}
+
+// unchanged takes back what changes gave and could not be committed.
+func (q *queue) unchanged(all []standing) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, s := range all {
+		q.partitions[s.partition].changed = true
+	}
+}

@@ -1,0 +1,230 @@
+package deliver
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+	"go.uber.org/zap"
+
+	"github.com/osmosis-gateway/caddy-osmosis/internal/backoff"
+	"github.com/osmosis-gateway/caddy-osmosis/internal/broker"
+)
+
+const (
+	// fetchWait is how long a broker holds a fetch while there is nothing new.
+	fetchWait = time.Second
+	// fetchBriefly is the same while some partitions are left out of the fetch
+	// because enough of them is in memory: they should not wait for the others.
+	fetchBriefly = 50 * time.Millisecond
+	// fetchBytes bounds one answer.
+	fetchBytes = 4 << 20
+	// lookInterval is how often the topic is looked at for what no error tells of.
+	lookInterval = 5 * time.Second
+	// rest is how long a partition that gave an error is left alone.
+	rest = time.Second
+)
+
+// reader reads the partitions of a generation into its queue: one fetch at a
+// time for each broker that leads some of them.
+type reader struct {
+	g *generation
+	// stale holds one wish to look who leads what.
+	stale chan struct{}
+
+	mu sync.Mutex
+	// wakes hold a word each that there may be room again.
+	wakes map[int32]chan struct{}
+	// resting are the partitions that gave an error, until when.
+	resting map[int32]time.Time
+}
+
+func newReader(g *generation) *reader {
+	return &reader{g: g, stale: make(chan struct{}, 1), wakes: make(map[int32]chan struct{}), resting: make(map[int32]time.Time)}
+}
+
+// wake says that there may be room again.
+func (r *reader) wake() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, c := range r.wakes {
+		signal(c)
+	}
+}
+
+// run reads until ctx ends. It ends the generation when the topic is not what
+// it was when the partitions were shared out.
+func (r *reader) run(ctx context.Context) {
+	starts, err := r.g.starts(ctx)
+	if err != nil {
+		return // ctx has ended
+	}
+	topic := r.g.topic
+	for ctx.Err() == nil {
+		led := make(map[int32][]int32)
+		for number := range starts {
+			if int(number) < len(topic.Leaders) && topic.Leaders[number] >= 0 {
+				led[topic.Leaders[number]] = append(led[topic.Leaders[number]], number)
+			}
+		}
+		reading, stop := context.WithCancel(ctx)
+		var working sync.WaitGroup
+		for leader, numbers := range led {
+			working.Go(func() { r.read(reading, leader, numbers, starts) })
+		}
+		topic = r.look(ctx, topic)
+		stop()
+		working.Wait()
+	}
+}
+
+// look waits until the topic is led otherwise, and gives it. It ends the
+// generation when there are other partitions, or another topic of that name.
+func (r *reader) look(ctx context.Context, was broker.Topic) broker.Topic {
+	var pause backoff.Backoff
+	tick := time.NewTicker(lookInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return was
+		case <-tick.C:
+		case <-r.stale:
+			if !pause.Sleep(ctx) {
+				return was
+			}
+		}
+		is, err := r.g.d.topic(ctx)
+		switch {
+		case err != nil:
+			signal(r.stale)
+		case is.ID != was.ID || is.Partitions() != was.Partitions():
+			r.g.d.log.Info("topic is another one or has other partitions", r.g.fields(zap.Int32("before", was.Partitions()), zap.Int32("now", is.Partitions()))...)
+			r.g.over()
+			return was
+		case !slices.Equal(is.Leaders, was.Leaders):
+			return is
+		}
+	}
+}
+
+// read fetches what one broker leads.
+func (r *reader) read(ctx context.Context, leader int32, numbers []int32, starts map[int32]*start) {
+	wake := make(chan struct{}, 1)
+	r.mu.Lock()
+	r.wakes[leader] = wake
+	r.mu.Unlock()
+	for _, number := range numbers {
+		if !r.g.ready(ctx, leader, number, starts[number]) {
+			signal(r.stale)
+			return
+		}
+	}
+	var pause backoff.Backoff
+	for round := 0; ctx.Err() == nil; round++ {
+		q := r.request(leader, numbers, round)
+		if len(q.From) == 0 {
+			r.await(ctx, wake)
+			continue
+		}
+		got, err := r.g.d.config.Broker.Fetch(ctx, q)
+		if err != nil {
+			if ctx.Err() == nil {
+				r.g.d.log.Debug("fetch of requests failed", r.g.fields(zap.Int32("broker", leader), zap.Error(err))...)
+				signal(r.stale)
+				pause.Sleep(ctx)
+			}
+			continue
+		}
+		pause.Reset()
+		for i := range got {
+			r.take(&got[i])
+		}
+	}
+}
+
+// await waits until there may be something to fetch.
+func (r *reader) await(ctx context.Context, wake <-chan struct{}) {
+	timer := time.NewTimer(rest)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-wake:
+	case <-timer.C:
+	}
+}
+
+// request lists what to fetch. The list begins elsewhere each round: a broker
+// fills its answer in the order of the request, and a busy partition must not
+// starve those after it.
+func (r *reader) request(leader int32, numbers []int32, round int) broker.FetchRequest {
+	q := broker.FetchRequest{Leader: leader, MaxWait: fetchWait, MaxBytes: fetchBytes}
+	for i := range numbers {
+		number := numbers[(i+round)%len(numbers)]
+		from, ok := r.g.queue.wanted(number)
+		if !ok || r.rests(number) {
+			q.MaxWait = fetchBriefly
+			continue
+		}
+		q.From = append(q.From, broker.FetchFrom{Topic: r.g.d.config.Topic, ID: r.g.topic.ID, Partition: number, Offset: from})
+	}
+	return q
+}
+
+// take puts what a partition gave into the queue.
+func (r *reader) take(got *broker.Fetched) {
+	err := got.Err
+	switch {
+	case err == nil, errors.Is(err, broker.ErrBatchTooLarge):
+		if err != nil {
+			r.g.d.log.Error("records left out: nobody can read them", r.g.fields(zap.Int32("partition", got.Partition), zap.Error(err))...)
+		}
+		r.g.queue.put(got.Partition, got.Records, got.Next)
+		return
+	case errors.Is(err, kafka.NotLeaderForPartition), errors.Is(err, kafka.LeaderNotAvailable), errors.Is(err, kafka.UnknownTopicOrPartition),
+		errors.Is(err, kafka.ReplicaNotAvailable), errors.Is(err, kafka.FencedLeaderEpoch), errors.Is(err, kafka.UnknownLeaderEpoch):
+	case errors.Is(err, broker.ErrUnknownTopicID), errors.Is(err, broker.ErrInconsistentTopicID):
+		r.g.over()
+	case errors.Is(err, kafka.OffsetOutOfRange):
+		r.reposition(got.Partition)
+	default:
+		// Anything else may pass, or be a batch that nobody can read. Skipping
+		// it would lose requests without a word, so the partition stands and says why.
+		r.g.d.log.Error("partition of requests cannot be read", r.g.fields(zap.Int32("partition", got.Partition), zap.Error(err))...)
+	}
+	r.mu.Lock()
+	r.resting[got.Partition] = time.Now().Add(rest)
+	r.mu.Unlock()
+	signal(r.stale)
+}
+
+func (r *reader) rests(number int32) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	until, ok := r.resting[number]
+	if ok && !time.Now().Before(until) {
+		delete(r.resting, number)
+		ok = false
+	}
+	return ok
+}
+
+// reposition finds out what became of the log at the offset that was asked for:
+// retention took what was there, or the log was cut off by brokers that lost it.
+func (r *reader) reposition(number int32) {
+	ctx, cancel := context.WithTimeout(context.Background(), rest)
+	defer cancel()
+	first, last, err := r.g.d.bounds(ctx, r.g.topic, number)
+	if err != nil {
+		r.g.d.log.Debug("ends of a log not known", r.g.fields(zap.Int32("partition", number), zap.Error(err))...)
+		return
+	}
+	r.g.d.log.Error("requests are gone from the topic before they were done: raise its retention, or add workers",
+		r.g.fields(zap.Int32("partition", number), zap.Int64("log_start", first), zap.Int64("log_end", last))...)
+	if r.g.queue.move(number, first, last) {
+		r.g.over()
+	}
+}

@@ -1,0 +1,153 @@
+package deliver
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/osmosis-gateway/caddy-osmosis/record"
+)
+
+const (
+	// reportAfter is how long a try runs before the client is told of it. A
+	// record for each of those that are answered at once would cost as much as
+	// the answers do.
+	reportAfter = 100 * time.Millisecond
+	// replyTimeout bounds one produce call; what was not taken is sent again.
+	replyTimeout = 10 * time.Second
+)
+
+// headerReplay marks a dead letter that was put back on its topic. It is tried
+// anew although its stream has been done.
+const headerReplay = "osmosis-replay"
+
+// try has a record answered, and sees to what follows from the answer. It runs
+// on a goroutine of its own, and ends with one of the queue's done and park.
+func (g *generation) try(j *job) {
+	log := g.d.log.With(g.fields(zap.Int32("partition", j.partition().number), zap.Int64("offset", j.record.Offset), zap.String("stream", j.id))...)
+	request, err := record.ParseRequest(j.record.Record)
+	options := g.d.options()
+	_, replay := j.record.Header(headerReplay)
+	switch {
+	case err != nil:
+		g.bury(j, log, options, letter{request: record.Request{StreamID: j.id, ReplyPartition: -1}, reason: err.Error()})
+		return
+	case j.again && !replay:
+		log.Debug("request was done before")
+		g.queue.done(j)
+		return
+	case g.d.cancelled(j.id):
+		log.Debug("request was cancelled")
+		g.queue.done(j)
+		return
+	case j.tries >= options.Attempts:
+		// Whoever counted them did not get to the dead letter.
+		g.bury(j, log, options, letter{request: request, attempts: j.tries, reason: "tried as often as allowed"})
+		return
+	case j.started && !options.RetryStarted:
+		// A process ended in the middle of the answer.
+		g.bury(j, log, options, letter{request: request, attempts: j.tries + 1, reason: errAborted.Error()})
+		return
+	case expired(request):
+		if j.tries == 0 {
+			log.Debug("request expired before it was tried")
+			g.queue.done(j)
+			return
+		}
+		g.bury(j, log, options, letter{request: request, attempts: j.tries, reason: "expired before it could be tried again"})
+		return
+	case !g.holds():
+		g.queue.park(j, heartbeat)
+		return
+	}
+	started := func(ctx context.Context) error {
+		g.queue.started(j)
+		return g.committer.now(ctx)
+	}
+	result := g.answer(request, j.tries+1, started, options)
+	switch result.verdict {
+	case replied, calledOff:
+		g.queue.done(j)
+	case unsent:
+		// What the handler did stays done, but nobody knows: the next owner of
+		// the partition tries it again.
+		log.Warn("reply not produced", zap.Error(result.err))
+		g.queue.park(j, heartbeat)
+	default:
+		g.fail(j, log, options, request, result)
+	}
+}
+
+func expired(r record.Request) bool { return !r.Expires.IsZero() && !time.Now().Before(r.Expires) }
+
+// fail counts a failed try. The count is committed before anything else is done
+// about it: otherwise who takes over would not know of this try.
+func (g *generation) fail(j *job, log *zap.Logger, options Options, request record.Request, result result) {
+	n := g.queue.failed(j)
+	if err := g.committer.now(g.tries); err != nil {
+		g.queue.park(j, heartbeat) // the last commit has it
+		return
+	}
+	pause := max(pauseAfter(n, options), min(result.retryAfter, maxRetryAfter))
+	next := time.Now().Add(pause)
+	if result.verdict == broken && !options.RetryStarted || n >= options.Attempts ||
+		!request.Expires.IsZero() && next.After(request.Expires) {
+		g.bury(j, log, options, letter{request: request, attempts: n, code: result.code, reason: result.reason})
+		return
+	}
+	log.Debug("try failed", zap.Int("attempt", n), zap.Int("code", result.code), zap.String("reason", result.reason), zap.Duration("pause", pause))
+	g.report(request, record.Status{
+		Status: record.StateRetrying, Attempt: n, Code: result.code, Reason: result.reason,
+	})
+	g.queue.park(j, pause)
+}
+
+// report tells the client how its request stands. It is told once, and what
+// cannot be told now is soon out of date.
+func (g *generation) report(request record.Request, status record.Status) {
+	if request.ReplyTopic == "" || !g.holds() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(g.tries, replyTimeout)
+	defer cancel()
+	if err := g.d.config.Producer.Produce(ctx, request.ReplyTopic, request.ReplyPartition, request.Report(status).Record()); err != nil {
+		g.d.log.Debug("state of a request not told", zap.String("stream", request.StreamID), zap.Error(err))
+	}
+}
+
+// reply puts a reply on the reply topic, and repeats that until the broker has
+// it or the generation is over. Sent twice it does no harm: the first end of a
+// stream is its end.
+func (g *generation) reply(r record.Reply, request record.Request) error {
+	if request.ReplyTopic == "" {
+		return nil
+	}
+	rec := r.Record()
+	for {
+		if !g.holds() {
+			return errLost
+		}
+		ctx, cancel := context.WithTimeout(g.tries, replyTimeout)
+		err := g.d.config.Producer.Produce(ctx, request.ReplyTopic, request.ReplyPartition, rec)
+		cancel()
+		if err == nil || errors.Is(err, ErrTooLarge) {
+			return err
+		}
+		if !pauseFor(g.tries, time.Second) {
+			return context.Cause(g.tries)
+		}
+	}
+}
+
+func pauseFor(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
