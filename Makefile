@@ -22,7 +22,7 @@ E2E = $(shell grep -rl --include='*_test.go' '^//go:build.*e2e' .)
 
 STEPS := tools tidy-check vet rooms lint cross test-race fuzz e2e xcaddy
 
-.PHONY: help test $(STEPS)
+.PHONY: help test bench $(STEPS)
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | column -t -s "$$(printf '\t')"
@@ -36,8 +36,8 @@ test: ## all of the steps below
 	done; \
 	echo "=== all steps took $$((SECONDS - began)) s"
 
-tools: ## fetch or find what the tests need: Kafka's jars, Chromium
-	@go test -tags e2e -count 1 -run '^TestJars$$' ./internal/broker/kafkatest
+tools: ## fetch or find what the tests need: Kafka's jars, the example workers' packages, Chromium
+	@go test -tags e2e -count 1 -run '^Test(Jars|Install)$$' ./internal/broker/kafkatest ./examples/workers
 	@.ci/chromium
 
 tidy-check: ## go.mod and go.sum hold what is needed and nothing else
@@ -74,3 +74,6 @@ e2e: ## the tests against a real Kafka, a real browser, real processes
 
 xcaddy: ## a Caddy built from this checkout with xcaddy, and the examples through it
 	@.ci/xcaddy $(XCADDY) $(MODULE)
+
+bench: ## the benchmarks, as tables; see bench/README.md
+	@for benchmark in ingress latency roundtrip streams; do go run ./bench/$$benchmark; done

@@ -4,6 +4,7 @@ package workers_test
 
 import (
 	"context"
+	"fmt"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -17,12 +18,13 @@ const replyTopic = "osmosis.replies"
 
 // tally counts the records on the reply topic by the stream that they belong to.
 type tally struct {
-	results  map[string]int // last replies
-	progress map[string]int // those before
+	results  map[string]int  // last replies
+	progress map[string]int  // those before
+	places   map[string]bool // where all of them stand, as partition-offset
 }
 
-// count reads the whole reply topic.
-func count(t testing.TB, ctx context.Context, brokers []string, isolation kgo.IsolationLevel) tally {
+// readReplies reads the whole reply topic.
+func readReplies(ctx context.Context, t testing.TB, brokers []string, isolation kgo.IsolationLevel) tally {
 	t.Helper()
 	client, err := kgo.NewClient(
 		kgo.SeedBrokers(brokers...), kgo.ConsumeTopics(replyTopic), kgo.FetchIsolationLevel(isolation),
@@ -44,7 +46,7 @@ func count(t testing.TB, ctx context.Context, brokers []string, isolation kgo.Is
 			missing[o.Partition] = o.Offset
 		}
 	})
-	found := tally{results: make(map[string]int), progress: make(map[string]int)}
+	found := tally{results: make(map[string]int), progress: make(map[string]int), places: make(map[string]bool)}
 	for len(missing) > 0 {
 		fetches := client.PollFetches(ctx)
 		if err := fetches.Err(); err != nil {
@@ -70,6 +72,7 @@ func (f tally) add(t testing.TB, r *kgo.Record) {
 		rec.Headers = append(rec.Headers, record.Header{Key: h.Key, Value: h.Value})
 	}
 	reply, err := record.ParseReply(rec)
+	f.places[fmt.Sprintf("%d-%d", r.Partition, r.Offset)] = true
 	switch {
 	case err != nil:
 		t.Errorf("partition %d, offset %d of the reply topic: %v", r.Partition, r.Offset, err)

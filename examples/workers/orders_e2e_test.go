@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"strings"
 	"testing"
@@ -16,19 +17,31 @@ import (
 // order is an order that a gateway has accepted, and what its client has seen.
 // All but item, id and ended are set once ended is closed.
 type order struct {
-	item    string
+	item    string // empty for a request that is no order
 	id      string
 	ended   chan struct{}
-	replies []string // data of the default events, in order
-	end     string   // data of the end event
+	replies []reply
+	end     string // data of the end event
 	err     error
 }
 
-// place posts an order and follows its stream from then on. Without a customer
-// the order has no key.
+// reply is one default event.
+type reply struct{ data, id string }
+
+// place gives where the reply stands on its topic, as partition-offset.
+func (r reply) place() string {
+	_, place, _ := strings.Cut(r.id, "-") // behind the topic's incarnation
+	return place
+}
+
+// place posts an order, or what is none where item is empty, and follows its
+// stream from then on. Without a customer the order has no key.
 func place(ctx context.Context, site, customer, item string) (*order, error) {
-	body, _ := json.Marshal(map[string]string{"item": item})
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, site+"/orders", strings.NewReader(string(body)))
+	body := "this is no order"
+	if item != "" {
+		body = fmt.Sprintf(`{"item":%q}`, item)
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, site+"/orders", strings.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +88,7 @@ func (o *order) follow(ctx context.Context, url string) error {
 	if response.StatusCode != http.StatusOK {
 		return fmt.Errorf("the stream: %s", response.Status)
 	}
-	var event, data string
+	var event, data, id string
 	lines := bufio.NewScanner(response.Body)
 	for lines.Scan() {
 		name, value, _ := strings.Cut(lines.Text(), ":")
@@ -85,8 +98,10 @@ func (o *order) follow(ctx context.Context, url string) error {
 			event = value
 		case name == "data": // the workers' JSON has one line
 			data = value
+		case name == "id":
+			id = value
 		case lines.Text() == "":
-			if err := o.see(event, data); err != nil {
+			if err := o.see(event, data, id); err != nil {
 				return err
 			}
 			event, data = "", ""
@@ -96,13 +111,13 @@ func (o *order) follow(ctx context.Context, url string) error {
 }
 
 // see takes one event.
-func (o *order) see(event, data string) error {
+func (o *order) see(event, data, id string) error {
 	switch {
 	case data == "":
 	case o.end != "":
 		return fmt.Errorf("after the end came %s %s", event, data)
 	case event == "":
-		o.replies = append(o.replies, data)
+		o.replies = append(o.replies, reply{data, id})
 	case event == "end":
 		o.end = data
 	case event != "status":
@@ -118,32 +133,50 @@ func (o *order) check(l language) (again int, err error) {
 	if o.err != nil {
 		return 0, o.err
 	}
+	code, progress := l.code, l.progress
+	if o.item == "" {
+		code, progress = l.refusal, 0
+	}
 	var end struct {
 		Status string
 		Code   int
 	}
-	if err := json.Unmarshal([]byte(o.end), &end); err != nil || end.Status != "replied" || end.Code != l.code {
-		return 0, fmt.Errorf("the stream ended with %q, not replied and %d", o.end, l.code)
+	if err := json.Unmarshal([]byte(o.end), &end); err != nil || end.Status != "replied" || end.Code != code {
+		return 0, fmt.Errorf("the stream ended with %q, not replied and %d", o.end, code)
 	}
-	if len(o.replies) < 1+l.progress {
-		return 0, fmt.Errorf("replies %q", o.replies)
+	if len(o.replies) < 1+progress {
+		return 0, fmt.Errorf("replies %v", o.replies)
 	}
 	last := len(o.replies) - 1
-	for i, data := range o.replies {
-		want := map[string]string{"message": "One " + o.item + ", in the making"}
-		if i == last {
-			want = map[string]string{"order": o.item, "message": "One " + o.item + ", coming up"}
-		}
-		var got map[string]string
-		if err := json.Unmarshal([]byte(data), &got); err != nil || fmt.Sprint(got) != fmt.Sprint(want) {
-			return 0, fmt.Errorf("reply %d of %d is %s, not %v", i+1, len(o.replies), data, want)
+	for i, r := range o.replies {
+		if err := o.checkReply(r.data, i == last); err != nil {
+			return 0, fmt.Errorf("reply %d of %d: %w", i+1, len(o.replies), err)
 		}
 	}
-	return last - l.progress, nil
+	return last - progress, nil
+}
+
+// checkReply looks at one reply.
+func (o *order) checkReply(data string, last bool) error {
+	if o.item == "" {
+		if !strings.Contains(data, "an order is JSON and names an item") {
+			return fmt.Errorf("%s says nothing of what is wrong with the order", data)
+		}
+		return nil
+	}
+	want := map[string]string{"message": "One " + o.item + ", in the making"}
+	if last {
+		want = map[string]string{"order": o.item, "message": "One " + o.item + ", coming up"}
+	}
+	var got map[string]string
+	if err := json.Unmarshal([]byte(data), &got); err != nil || !maps.Equal(got, want) {
+		return fmt.Errorf("%s is not %v", data, want)
+	}
+	return nil
 }
 
 // await waits for an order's end.
-func (o *order) await(t testing.TB, ctx context.Context) {
+func (o *order) await(ctx context.Context, t testing.TB) {
 	t.Helper()
 	select {
 	case <-o.ended:
