@@ -224,10 +224,16 @@ func (r *rig) eventually(holds func() bool, otherwise func() string) {
 func (r *rig) committed() progress {
 	r.t.Helper()
 	answer, err := r.client.API().OffsetFetch(r.t.Context(), &kafka.OffsetFetchRequest{GroupID: testGroup, Topics: map[string][]int{testTopic: {0}}})
+	if err == nil && errors.Is(answer.Error, kafka.GroupIdNotFound) {
+		return progress{base: -1} // nobody has joined yet
+	}
 	if err != nil || answer.Error != nil {
 		r.t.Fatal(errors.Join(err, answer.Error))
 	}
 	at := answer.Topics[testTopic][0]
+	if at.CommittedOffset < 0 {
+		return progress{base: -1}
+	}
 	p, err := parseProgress(at.CommittedOffset, at.Metadata)
 	if err != nil {
 		r.t.Fatal(err)
@@ -251,4 +257,19 @@ func echo(w http.ResponseWriter, r *http.Request) error {
 	}
 	_, err = w.Write(body)
 	return err
+}
+
+// commit commits for the group, which has to be empty, as a tool does.
+func (r *rig) commit(offset int64, metadata string) {
+	r.t.Helper()
+	answer, err := r.client.API().OffsetCommit(r.t.Context(), &kafka.OffsetCommitRequest{
+		GroupID: testGroup, GenerationID: -1,
+		Topics: map[string][]kafka.OffsetCommit{testTopic: {{Offset: offset, Metadata: metadata}}},
+	})
+	if err == nil {
+		err = answer.Topics[testTopic][0].Error
+	}
+	if err != nil {
+		r.t.Fatal(err)
+	}
 }

@@ -44,7 +44,7 @@ func (g *generation) try(j *job) {
 		return
 	case j.tries >= options.Attempts:
 		// Whoever counted them did not get to the dead letter.
-		g.bury(j, log, options, letter{request: request, attempts: j.tries, reason: "tried as often as allowed"})
+		g.bury(j, log, options, letter{request: request, attempts: j.tries, reason: "its last try was cut off"})
 		return
 	case j.started && !options.RetryStarted:
 		// A process ended in the middle of the answer.
