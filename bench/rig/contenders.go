@@ -22,6 +22,8 @@ const (
 	Franz
 	// Writer is net/http with kafka-go's Writer.
 	Writer
+	// Idle is Caddy with streams on which nothing ever comes. It queues nothing.
+	Idle
 )
 
 // Title is what tables call a kind.
@@ -29,6 +31,7 @@ func (k Kind) Title() string {
 	return [...]string{
 		"Caddy `respond 202`", "**Osmosis**", "naive Caddy handler, franz-go",
 		"net/http, kafka-go group commit", "net/http, franz-go", "net/http, kafka-go Writer",
+		"Caddy, a stream on which nothing comes",
 	}[k]
 }
 
@@ -50,7 +53,7 @@ type Contest struct {
 
 // Topic is the request topic that a kind uses.
 func (c Contest) Topic(k Kind) string {
-	return [...]string{"none", "osmosis", "naive", "group-commit", "franz-go", "writer"}[k] + c.Suffix
+	return [...]string{"none", "osmosis", "naive", "group-commit", "franz-go", "writer", "none"}[k] + c.Suffix
 }
 
 // Contenders starts one process a kind, each with topics of its own. They all
@@ -69,7 +72,7 @@ func (r *Rig) Contenders(ctx context.Context, c Contest, kinds ...Kind) ([]*Proc
 
 func (r *Rig) contender(ctx context.Context, c Contest, k Kind) (*Process, error) {
 	topic, replies := c.Topic(k), c.Topic(k)+"-replies"
-	if k != Respond {
+	if k != Respond && k != Idle {
 		if err := r.CreateTopics(ctx, c.Kafka, c.Partitions, topic); err != nil {
 			return nil, err
 		}
@@ -77,6 +80,8 @@ func (r *Rig) contender(ctx context.Context, c Contest, k Kind) (*Process, error
 	switch k {
 	case Respond:
 		return r.Caddy(ctx, k.Title(), "", "\trespond /orders 202")
+	case Idle:
+		return r.Caddy(ctx, k.Title(), "", "\theader /orders Location /streams/any\n\trespond /orders 202\n\tidle_stream /streams/*")
 	case Osmosis:
 		global := fmt.Sprintf("\tosmosis {\n\t\tkafka %s\n\t\treplies %s\n\t}", c.Kafka, replies)
 		return r.Caddy(ctx, k.Title(), global, "\tosmosis /orders "+topic+" {\n\t\tkey {http.request.header.X-Customer}\n\t}")

@@ -3,6 +3,7 @@ package rig
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -133,16 +134,28 @@ func (p *Process) Log() string {
 	return strings.TrimSpace(string(text))
 }
 
+// Ports are taken from below those from which systems serve outgoing
+// connections, of which the benchmarks have thousands, and below kafkatest's.
+const (
+	firstPort = 10_000
+	ports     = 10_000
+)
+
 // twoAddresses gives two loopback addresses that nobody listens on.
 func twoAddresses() (a, b netip.AddrPort, err error) {
-	var found [2]netip.AddrPort
-	for i := range found {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return a, b, fmt.Errorf("find a free address: %w", err)
+	var found []netip.AddrPort
+	const tries = 100
+	for range tries {
+		address := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(firstPort+rand.IntN(ports))) //nolint:gosec // below 65,536
+		l, listenErr := net.Listen("tcp", address.String())
+		if listenErr != nil {
+			err = listenErr
+			continue
 		}
 		defer l.Close()
-		found[i] = l.Addr().(*net.TCPAddr).AddrPort()
+		if found = append(found, address); len(found) == 2 {
+			return found[0], found[1], nil
+		}
 	}
-	return found[0], found[1], nil
+	return a, b, fmt.Errorf("find a free address: %w", err)
 }

@@ -61,6 +61,9 @@ func gather(ctx context.Context, r *rig.Rig, kafka string, kind rig.Kind, count 
 	if err != nil {
 		return nil, err
 	}
+	if kind == rig.Idle {
+		count = 0 // it queued none
+	}
 	if err := c.connect(ctx, kafka, contest.Topic(kind), count); err != nil {
 		return nil, err
 	}

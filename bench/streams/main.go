@@ -49,7 +49,7 @@ func run(ctx context.Context, r *rig.Rig) error {
 	}
 	memory := rig.Table{Head: []string{"", "streams", "resident a stream", "heap and stacks in use a stream", "resident in all", "idle CPU"}}
 	cost := rig.Table{Head: []string{"", "streams", "p50", "p99", "CPU-s per 10,000", fmt.Sprintf("CPU ÷ with %d", *few), fmt.Sprintf("p50 ÷ with %d", *few)}}
-	for _, kind := range []rig.Kind{rig.Osmosis, rig.Franz} {
+	for _, kind := range []rig.Kind{rig.Idle, rig.Osmosis, rig.Franz} {
 		r.Say("%s: %d streams", kind.Title(), count)
 		if err := contend(ctx, r, kafka, kind, count, &memory, &cost); err != nil {
 			return err
@@ -63,7 +63,11 @@ func run(ctx context.Context, r *rig.Rig) error {
 // contend measures one kind, with many streams and with few.
 func contend(ctx context.Context, r *rig.Rig, kafka string, kind rig.Kind, count int, memory, cost *rig.Table) error {
 	var crowds []*crowd
-	for _, n := range []int{*few, count} {
+	sizes := []int{*few, count}
+	if kind == rig.Idle { // it has no replies to compare
+		sizes = []int{count}
+	}
+	for _, n := range sizes {
 		c, err := gather(ctx, r, kafka, kind, n)
 		if err != nil {
 			return err
@@ -71,7 +75,7 @@ func contend(ctx context.Context, r *rig.Rig, kafka string, kind rig.Kind, count
 		defer c.close()
 		crowds = append(crowds, c)
 	}
-	large := crowds[1]
+	large := crowds[len(crowds)-1]
 	idle, err := large.idle(ctx)
 	if err != nil {
 		return err
@@ -85,6 +89,9 @@ func contend(ctx context.Context, r *rig.Rig, kafka string, kind rig.Kind, count
 		if err := r.HeapProfile(ctx, large.process, *heap); err != nil {
 			return err
 		}
+	}
+	if kind == rig.Idle {
+		return nil
 	}
 	for _, c := range crowds { // caches, connections
 		if _, err := c.reply(ctx, *replies/5+1); err != nil {

@@ -42,7 +42,7 @@ func (c *crowd) reply(ctx context.Context, count int) (sample, error) {
 	if err != nil {
 		return sample{}, err
 	}
-	for range min(inflight, count) {
+	for range min(inflight, count, len(c.streams)) {
 		c.next()
 	}
 	if err := c.loop.Run(ctx, func() bool { return len(round.latencies) == count || len(round.failed) > 0 }); err != nil {

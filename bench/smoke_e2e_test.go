@@ -1,0 +1,65 @@
+//go:build e2e
+
+package bench
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestBenchmarksOnRealKafka runs every benchmark with tiny figures, so that
+// they go on working. What they measure is not looked at.
+func TestBenchmarksOnRealKafka(t *testing.T) {
+	for _, b := range []struct {
+		name   string
+		flags  []string
+		tables int
+		rows   []string
+	}{
+		{
+			name: "ingress", flags: []string{"-rounds", "1", "-duration", "50ms", "-connections", "4", "-keys", "10"}, tables: 2,
+			rows: []string{"Caddy `respond 202`", "**Osmosis**", "naive Caddy handler", "kafka-go group commit", "net/http, franz-go", "kafka-go Writer"},
+		},
+		{
+			name: "latency", flags: []string{"-rounds", "1", "-duration", "50ms"}, tables: 1,
+			rows: []string{"Caddy `respond 202`", "**Osmosis**", "naive Caddy handler", "kafka-go group commit", "net/http, franz-go", "kafka-go Writer"},
+		},
+		{
+			name: "roundtrip", flags: []string{"-rounds", "1", "-duration", "50ms", "-inflight", "1,4"}, tables: 2,
+			rows: []string{"franz-go clients, no HTTP", "**Osmosis**", "net/http, franz-go", "kafka-go Writer"},
+		},
+		{
+			name: "streams", flags: []string{"-rounds", "1", "-streams", "50", "-few", "5", "-replies", "100"}, tables: 2,
+			rows: []string{"**Osmosis**", "net/http, franz-go", "Caddy, a stream on which nothing comes"},
+		},
+	} {
+		t.Run(b.name, func(t *testing.T) {
+			heap, cpu := filepath.Join(t.TempDir(), "heap"), filepath.Join(t.TempDir(), "cpu")
+			flags := append(b.flags, "-profile", cpu)
+			if b.name == "streams" {
+				flags = append(flags, "-heap", heap)
+			}
+			cmd := exec.CommandContext(t.Context(), "go", append([]string{"run", "./" + b.name}, flags...)...)
+			var out, progress strings.Builder
+			cmd.Stdout, cmd.Stderr = &out, &progress
+			if err := cmd.Run(); err != nil {
+				t.Fatalf("%v\n%s", err, progress.String())
+			}
+			if n := strings.Count(out.String(), "| --"); n != b.tables {
+				t.Errorf("%d tables instead of %d", n, b.tables)
+			}
+			for _, row := range b.rows {
+				if !strings.Contains(out.String(), row) {
+					t.Errorf("no row for %s", row)
+				}
+			}
+			if info, err := os.Stat(cpu); err != nil || info.Size() == 0 {
+				t.Errorf("no profile: %v", err)
+			}
+			t.Log(out.String())
+		})
+	}
+}
