@@ -246,7 +246,8 @@ func leadersMove(t *testing.T, cluster *kafkatest.Cluster) {
 		}
 		switch i {
 		case 4, 5, 6, 7: // in turn, each partition goes to another broker
-			r.lead(int32(i%partitions), int32(i+1)%3+1)
+			to := int32(i+1)%3 + 1
+			r.lead(int32(i%partitions), to, to%3+1, (to+1)%3+1)
 		case 8:
 			cluster.Kill(0)
 		case 10:
@@ -261,21 +262,24 @@ func leadersMove(t *testing.T, cluster *kafkatest.Cluster) {
 	t.Logf("%d streams with %d replies each over 4 moves, a crash and a return: %d replies, each once to each of 2 readers", streams, replies, streams*replies)
 }
 
-// lead makes a broker lead a partition.
-func (r *kafkaRig) lead(partition, id int32) {
+// lead has a partition kept by the given brokers, and led by the first.
+func (r *kafkaRig) lead(partition int32, by ...int32) {
 	r.t.Helper()
-	var to kadm.AlterPartitionAssignmentsReq
-	to.Assign(r.topic, partition, []int32{id, id%3 + 1, (id+1)%3 + 1})
-	if answer, err := r.admin.AlterPartitionAssignments(r.ctx, to); err != nil || answer.Error() != nil {
-		r.t.Fatal(err, answer.Error())
-	}
+	r.until("give a partition to other brokers", func() error {
+		var to kadm.AlterPartitionAssignmentsReq
+		to.Assign(r.topic, partition, by)
+		answer, err := r.admin.AlterPartitionAssignments(r.ctx, to)
+		return errors.Join(err, answer.Error())
+	})
 	r.until("move a leader", func() error {
 		var s kadm.TopicsSet
 		s.Add(r.topic, partition)
 		if _, err := r.admin.ElectLeaders(r.ctx, kadm.ElectPreferredReplica, s); err != nil {
 			return err
 		}
-		return r.partition(partition, func(p kadm.PartitionDetail) bool { return p.Leader == id })
+		return r.partition(partition, func(p kadm.PartitionDetail) bool {
+			return p.Leader == by[0] && len(p.Replicas) == len(by) && len(p.ISR) == len(by)
+		})
 	})
 }
 
@@ -302,17 +306,7 @@ func logCutOff(t *testing.T, cluster *kafkatest.Cluster) {
 	yes, one := "true", "1"
 	r := newKafkaRig(t, cluster, "replies.cut", 1, 3, map[string]*string{"unclean.leader.election.enable": &yes, "min.insync.replicas": &one})
 	const last, other = 2, 3
-	r.until("keep two copies", func() error {
-		var to kadm.AlterPartitionAssignmentsReq
-		to.Assign(r.topic, 0, []int32{last, other})
-		answer, err := r.admin.AlterPartitionAssignments(r.ctx, to)
-		return errors.Join(err, answer.Error())
-	})
-	r.until("have two copies", func() error {
-		return r.partition(0, func(p kadm.PartitionDetail) bool {
-			return p.Leader == last && len(p.Replicas) == 2 && len(p.ISR) == 2
-		})
-	})
+	r.lead(0, last, other)
 	s := r.stream0()
 	sub := r.hub.Follow(s, nil)
 	t.Cleanup(sub.Close)

@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -98,6 +99,37 @@ func TestReaderBetweenPasses(t *testing.T) {
 	second.read()
 	if !p.beginPass() || second.state != riding || p.scan.at != 12 {
 		t.Errorf("state %d, pass at %d", second.state, p.scan.at)
+	}
+}
+
+// A reply touches nobody but the stream that it is for, however many are open:
+// no other is woken, and it costs no more memory.
+func TestReplyTouchesNobodyElse(t *testing.T) {
+	const many, mine = 2000, 7
+	cost := func(open int) float64 {
+		h, p := lonePartition(t)
+		subs := crowdOf(t, p, open)
+		allocations := testing.AllocsPerRun(100, func() {
+			from, _ := p.position(time.Now())
+			p.take(from, answer(from.offset, part(subs[mine].stream.ID, "one")), h.tick())
+			if got := tell(next(subs[mine])); got != fmt.Sprintf("reply one @0/%d", from.offset) {
+				t.Errorf("%q", got)
+			}
+		})
+		woken := 0
+		for i, sub := range subs {
+			if i != mine && len(sub.wake) > 0 {
+				woken++
+			}
+			sub.Close()
+		}
+		if woken > 0 {
+			t.Errorf("%d of %d streams were woken", woken, open)
+		}
+		return allocations
+	}
+	if few, more := cost(10), cost(many); more > few+1 {
+		t.Errorf("%v allocations with %d streams open, %v with 10", more, many, few)
 	}
 }
 

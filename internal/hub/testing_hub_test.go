@@ -171,3 +171,41 @@ func lonePartition(t testing.TB) (*Hub, *partition) {
 	p.found(0, 0, h.tick())
 	return h, p
 }
+
+// crowdOf subscribes to so many streams that get nothing, until all have caught up.
+func crowdOf(t testing.TB, p *partition, n int) []*Subscription {
+	t.Helper()
+	s := Stream{Topic: gatewayTopic, Partitions: 1, Incarnation: p.incarnation, Expires: time.Now().Add(12 * time.Hour)}
+	subs := make([]*Subscription, n)
+	for i := range subs {
+		s.ID = record.NewID(0, 1)
+		subs[i] = p.hub.Follow(s, nil)
+	}
+	// Each asks for the log's end, which a prober would find out.
+	asked := map[bool]int{}
+	for _, answered := range []bool{false, true} {
+		if answered {
+			p.fresh(p.window.next, p.hub.tick())
+		}
+		for _, sub := range subs {
+			for {
+				e, more, err := sub.look()
+				if err != nil || more && e.Kind != KindCaughtUp {
+					t.Fatal(e, err)
+				}
+				if !more {
+					break
+				}
+				asked[answered]++
+			}
+			select {
+			case <-sub.wake:
+			default:
+			}
+		}
+	}
+	if asked[false] != 0 || asked[true] != n {
+		t.Fatalf("%d of %d have caught up, %d of them too early", asked[true], n, asked[false])
+	}
+	return subs
+}
