@@ -75,8 +75,9 @@ func (b *balancer) serve(client net.Conn) {
 
 // dial gives a connection to the gateway whose turn it is, or to another.
 func (b *balancer) dial() net.Conn {
-	for range b.gateways {
-		g := b.gateways[b.turn.Add(1)%uint64(len(b.gateways))]
+	turn := b.turn.Add(1)
+	for i := range b.gateways {
+		g := b.gateways[(turn+uint64(i))%uint64(len(b.gateways))]
 		conn, err := net.DialTimeout("tcp", strings.TrimPrefix(g.URL, "http://"), time.Second)
 		if err == nil {
 			return conn

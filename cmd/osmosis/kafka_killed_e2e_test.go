@@ -19,17 +19,34 @@ const manyStreams = "\n\t\tstreams {\n\t\t\tmax_open_per_client 20000\n\t\t\thea
 // starts it again on the same data.
 func TestKafkaIsKilledUnderLoadOnRealKafka(t *testing.T) {
 	cluster := kafkatest.Start(t, kafkatest.Options{})
-	// The timeout is shorter than Kafka is away, so that there are refusals too.
+	kafkaKilledUnderLoad(t, cluster, 2, func(int) {
+		cluster.Kill()
+		cluster.Restart()
+	})
+}
+
+// TestLeadersAreKilledUnderLoadOnRealKafka kills each of three brokers in turn,
+// so that its partitions get another leader, and starts it again.
+func TestLeadersAreKilledUnderLoadOnRealKafka(t *testing.T) {
+	cluster := kafkatest.Start(t, kafkatest.Options{Brokers: 3})
+	kafkaKilledUnderLoad(t, cluster, 3, func(i int) {
+		cluster.Kill(i)
+		cluster.Restart(i)
+	})
+}
+
+func kafkaKilledUnderLoad(t *testing.T, cluster *kafkatest.Cluster, kills int, kill func(i int)) {
+	t.Helper()
+	// The timeout is shorter than a broker is away, so that there are refusals too.
 	g := newGateway(t, "\t\tkafka "+strings.Join(cluster.Addresses(), " ")+"\n\t\tproduce_timeout 3s"+manyStreams, keyed)
 	g.start()
-	const total, kills = 10_000, 2
+	const total = 10_000
 	c := &crowd{URL: g.URL, senders: 64, more: requests(total)}
 	c.start(t)
 	crew(t, cluster.Addresses(), atOnce)
-	for i := range int64(kills) {
-		c.await(t, "answers before a kill", &c.got202, total/(kills+1)*(i+1))
-		cluster.Kill()
-		cluster.Restart()
+	for i := range kills {
+		c.await(t, "answers before a kill", &c.got202, int64(total/(kills+1)*(i+1)))
+		kill(i)
 	}
 	c.finish(t)
 	found := c.check(t, cluster.Addresses())

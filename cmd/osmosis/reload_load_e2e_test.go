@@ -23,6 +23,7 @@ import (
 // seconds. A broker in the test's own process counts how often gateways join
 // their group.
 func TestAReloadEverySecondCutsNothing(t *testing.T) {
+	t.Parallel()
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(1))
 	if err != nil {
 		t.Fatal(err)
