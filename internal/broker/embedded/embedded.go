@@ -15,7 +15,9 @@
 //     partition, and after a kill its offsets would begin at 0 again, below
 //     every commit, token and cursor.
 //   - It keeps the setting LogAppendTime and does nothing about it; see logTime.
-//   - A disk that fails is not told: kfake ignores errors of fsync.
+//   - A full disk is seen before records are taken, and a write that fails is
+//     told (see room); but kfake ignores errors of fsync, so a disk that takes
+//     what it then loses is not noticed.
 //   - After a kill it needs memory of about the size of its log to start.
 //   - No authentication: it listens on loopback unless told otherwise.
 package embedded
@@ -51,6 +53,9 @@ type Config struct {
 	// MaxBytes bounds the data on disk, in bytes; 0 does not. Each partition
 	// keeps its newest record all the same.
 	MaxBytes int64
+	// KeepFree is how much of the disk stays free, in bytes; records that would
+	// take more are refused until there is room. 0 is 32 MiB.
+	KeepFree int64
 	// Logger takes what happens; nil takes none of it.
 	Logger *zap.Logger
 }
@@ -61,6 +66,7 @@ type Broker struct {
 	lock    *flock.Flock
 	address string
 	janitor *janitor
+	room    *room
 	stop    context.CancelFunc
 	tidying sync.WaitGroup
 }
@@ -97,20 +103,21 @@ func Open(c Config) (*Broker, error) {
 	case !locked:
 		return nil, fmt.Errorf("embedded broker: data directory %q: %w: stop that one, give this one a directory of its own (`embedded <directory>`), or let both use one Kafka (`kafka <address>`)", c.Directory, ErrInUse)
 	}
-	b := &Broker{lock: lock}
+	b := &Broker{lock: lock, room: newRoom(c)}
 	began := time.Now()
 	b.cluster, err = kfake.NewCluster(
 		kfake.NumBrokers(1),
 		kfake.ClusterID("osmosis-embedded"),
-		kfake.DataDir(filepath.Join(c.Directory, "data")),
+		kfake.DataDir(dataDirectory(c.Directory)),
 		kfake.SyncWrites(),
-		kfake.WithLogger(logger{c.Logger}),
+		kfake.WithLogger(logger{c.Logger, b.room}),
 		kfake.BrokerConfigs(map[string]string{"log.segment.bytes": strconv.FormatInt(segmentSize(c.MaxBytes), 10)}),
 		kfake.ListenFn(func(network, _ string) (net.Listener, error) { return net.Listen(network, c.Listen) }),
 	)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("embedded broker on %s: %w", c.Listen, err), lock.Close())
 	}
+	b.room.install(b.cluster)
 	(&logTime{cluster: b.cluster}).install()
 	b.address = b.cluster.ListenAddrs()[0]
 	c.Logger.Info("embedded broker started",
@@ -145,18 +152,26 @@ func (b *Broker) Close() error {
 		b.janitor.close()
 	}
 	b.cluster.Close()
-	if err := b.lock.Close(); err != nil {
-		return fmt.Errorf("embedded broker: unlock the data directory: %w", err)
+	err := b.room.forget()
+	if unlock := b.lock.Close(); unlock != nil {
+		err = errors.Join(err, fmt.Errorf("embedded broker: unlock the data directory: %w", unlock))
 	}
-	return nil
+	return err
 }
+
+// dataDirectory is where kfake's files are, beside the lock.
+func dataDirectory(directory string) string { return filepath.Join(directory, "data") }
 
 // logger puts kfake's lines into zap: its warnings are about refused requests,
 // which are the business of whoever sent them.
-type logger struct{ *zap.Logger }
+type logger struct {
+	*zap.Logger
+	room *room // learns of writes that failed
+}
 
 // Logf implements kfake.Logger.
 func (l logger) Logf(level kfake.LogLevel, format string, args ...any) {
+	l.room.heed(format, args)
 	if level == kfake.LogLevelError {
 		l.Error("embedded broker", zap.String("message", fmt.Sprintf(format, args...)))
 		return

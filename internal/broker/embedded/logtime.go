@@ -87,6 +87,8 @@ const (
 	attributesAt = 21
 	firstTimeAt  = 27
 	lastTimeAt   = 35
+	producerAt   = 43
+	epochAt      = 51
 	headerEnd    = 61
 
 	timestampType = 1 << 3 // in attributes
