@@ -189,14 +189,6 @@ func (g *gateway) start() {
 	})
 }
 
-// signal sends the process a signal.
-func (g *gateway) signal(signal syscall.Signal) {
-	g.t.Helper()
-	if err := g.cmd.Process.Signal(signal); err != nil {
-		g.t.Fatal(err)
-	}
-}
-
 // kill ends the process by SIGKILL.
 func (g *gateway) kill() {
 	if g.cmd == nil {
