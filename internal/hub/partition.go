@@ -2,6 +2,7 @@ package hub
 
 import (
 	"bytes"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -177,6 +178,17 @@ func (p *partition) take(from position, f broker.Fetched, tick uint64) {
 		p.log.stable, p.log.stableTick = f.Stable, tick
 	}
 	p.wakeAwaiting()
+}
+
+// failure gives the error of an answer that cannot be taken. A batch beyond any
+// bound will be so for ever: it is logged and passed over, since the streams
+// whose replies are in it would else take all others of the partition with them.
+func (p *partition) failure(f broker.Fetched) error {
+	if !errors.Is(f.Err, broker.ErrBatchTooLarge) {
+		return f.Err
+	}
+	p.hub.log.Error("batch of replies passed over", zap.String("topic", p.topic.name), zap.Int32("partition", p.index), zap.Int64("next", f.Next), zap.Error(f.Err))
+	return nil
 }
 
 // decode makes entries of the records that are replies.

@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -100,6 +101,29 @@ func TestReaderBetweenPasses(t *testing.T) {
 	if !p.beginPass() || second.state != riding || p.scan.at != 12 {
 		t.Errorf("state %d, pass at %d", second.state, p.scan.at)
 	}
+}
+
+// A batch that no reader will ever take does not stop the partition; any other
+// error does, whatever offset comes with it.
+func TestBatchThatIsPassedOver(t *testing.T) {
+	h, p := lonePartition(t)
+	reader := &tail{hub: h, changed: make(chan struct{}, 1), probes: make(chan struct{}, 1)}
+	for _, c := range []struct {
+		err  error
+		want int64
+	}{{broker.ErrBatchTooLarge, 5}, {errors.New("garbled"), 5}, {broker.ErrBatchTooLarge, 10}} {
+		p.pause(0)
+		from, _ := p.position(time.Now())
+		got := answer(from.offset, make([]record.Reply, 5)...)
+		got.Topic, got.Records, got.Err = gatewayTopic, nil, fmt.Errorf("decode records: %w", c.err)
+		reader.process([]following{{p, from}}, &got, h.tick())
+		if now, _ := p.position(time.Now()); now.offset != c.want {
+			t.Fatalf("after %v at %d instead of %d", got.Err, now.offset, c.want)
+		}
+	}
+	from, _ := p.position(time.Now())
+	p.take(from, answer(from.offset, last("a", "one")), h.tick())
+	expect(t, h.Follow(Stream{ID: "a", Topic: gatewayTopic, Partitions: 1, Incarnation: p.incarnation}, nil), "reply one @0/10", "end replied-end")
 }
 
 // A reply touches nobody but the stream that it is for, however many are open:

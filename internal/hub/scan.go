@@ -196,7 +196,7 @@ func (p *partition) fetch(ctx context.Context, from int64) (broker.Fetched, erro
 	if len(got) != 1 {
 		return broker.Fetched{}, kafka.Unknown
 	}
-	return got[0], got[0].Err
+	return got[0], p.failure(got[0])
 }
 
 // deliver gives what was read to those who ride. Records are decoded only for

@@ -204,7 +204,7 @@ func (t *tail) process(followed []following, got *broker.Fetched, tick uint64) {
 		return
 	}
 	f := followed[i]
-	err := got.Err
+	err := f.failure(*got)
 	var cut *broker.CutError
 	switch {
 	case err == nil:
