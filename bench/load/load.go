@@ -37,6 +37,3 @@ type Handler interface {
 // ErrClosed says that a server closed a connection, which those under test have
 // no reason to.
 var ErrClosed = errors.New("the server closed a connection")
-
-// errOS is what all of the package gives where there is no epoll.
-var errOS = errors.New("the load generator waits with epoll: run it on Linux")

@@ -4,8 +4,12 @@ package load
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 )
+
+// errOS is what there is instead of a loop.
+var errOS = errors.New("the load generator waits with epoll: run it on Linux")
 
 // Loop waits for connections and calls their handlers.
 type Loop struct{}

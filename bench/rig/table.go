@@ -62,7 +62,7 @@ func (t *Table) Write(w io.Writer, heading string) {
 		line(row)
 	}
 	b.WriteString("\n")
-	io.WriteString(w, b.String())
+	fmt.Fprint(w, b.String())
 }
 
 // Millis writes a time in milliseconds.
