@@ -25,14 +25,15 @@ func init() {
 // UnmarshalCaddyfile reads the handler. Syntax:
 //
 //	osmosis [<matcher>] <topic> {
-//		key      <text with placeholders>
-//		methods  <method…>
-//		wait     <duration>
-//		max_body <size>
-//		headers  <name…>
-//		bind     <text with placeholders>
-//		group    <consumer group>
-//		cors     <origin…>
+//		key         <text with placeholders>
+//		methods     <method…>
+//		wait        <duration>
+//		max_body    <size>
+//		headers     <name…>
+//		bind        <text with placeholders>
+//		group       <consumer group>
+//		idempotency <window>
+//		cors        <origin…>
 //		scale {
 //			…
 //		}
@@ -49,14 +50,15 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		return d.WrapErr(err)
 	}
 	return options{
-		"key":      text(&h.Key, "<text with placeholders>"),
-		"methods":  words(&h.Methods, "<method…>"),
-		"wait":     duration(&h.Wait),
-		"max_body": size(&h.MaxBody),
-		"headers":  words(&h.Headers, "<name…>"),
-		"bind":     text(&h.Bind, "<text with placeholders>"),
-		"group":    text(&h.Group, "<consumer group>"),
-		"cors":     words(&h.CORS, "<origin…>"),
+		"key":         text(&h.Key, "<text with placeholders>"),
+		"methods":     words(&h.Methods, "<method…>"),
+		"wait":        duration(&h.Wait),
+		"max_body":    size(&h.MaxBody),
+		"headers":     words(&h.Headers, "<name…>"),
+		"bind":        text(&h.Bind, "<text with placeholders>"),
+		"group":       text(&h.Group, "<consumer group>"),
+		"idempotency": duration(&h.Idempotency),
+		"cors":        words(&h.CORS, "<origin…>"),
 		"scale": func(d *caddyfile.Dispenser) error {
 			if d.NextArg() {
 				return d.Errf("scale in a route takes no arguments, since topic and group are the route's; write: scale { … }")

@@ -17,8 +17,6 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/osmosis-gateway/caddy-osmosis/internal/hub"
-	"github.com/osmosis-gateway/caddy-osmosis/internal/ingress"
-	"github.com/osmosis-gateway/caddy-osmosis/record"
 )
 
 func init() {
@@ -74,6 +72,15 @@ type Handler struct {
 	// refused with 401. Default: whoever knows the stream URL may read it.
 	Bind string `json:"bind,omitempty"`
 
+	// Idempotency is the window in which a request with the same
+	// Idempotency-Key, method, path and body as one before is not queued again
+	// but gets the same stream; with another method, path or body it gets 422. It
+	// begins anew with nothing: a key that is used again in it does not prolong
+	// it. The scope of a key is the topic and, where there is one, the value of
+	// Bind. Without Bind, whoever sends the key and the body gets the stream's
+	// URL. Default: 24h.
+	Idempotency caddy.Duration `json:"idempotency,omitempty"`
+
 	// Group is the consumer group of the workers, whose progress gives a
 	// queued request's position and ETA. Default: the topic's name.
 	Group string `json:"group,omitempty"`
@@ -128,6 +135,7 @@ func (h *Handler) settle(app *App) {
 	h.app = app
 	h.metrics = metricsOf(h.Topic)
 	h.MaxBody = or(h.MaxBody, defaultMaxBody)
+	h.Idempotency = or(h.Idempotency, caddy.Duration(defaultIdempotency))
 	if h.Group == "" {
 		h.Group = h.Topic
 	}
@@ -150,7 +158,7 @@ func (h *Handler) Validate() error {
 	if h.Wait < 0 || time.Duration(h.Wait) > h.app.settings.maxWait {
 		return fmt.Errorf("osmosis %s: wait is %s; it may be up to max_wait, %s", h.Topic, time.Duration(h.Wait), h.app.settings.maxWait)
 	}
-	return nil
+	return h.validWindow()
 }
 
 // validTopic holds a topic's name to Kafka's rules.
@@ -188,6 +196,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 			return writeProblem(w, r, problem{Status: http.StatusUnauthorized, Detail: "This route ties requests to who sends them, and this request does not say who that is."})
 		}
 	}
+	key, err := idempotencyKey(r.Header)
+	if err != nil {
+		return writeProblem(w, r, problem{Status: http.StatusBadRequest, Detail: err.Error()})
+	}
 	body, refusal := h.readBody(w, r)
 	if refusal != nil {
 		return writeProblem(w, r, *refusal)
@@ -197,7 +209,13 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	// while its request is being queued.
 	unhurry(w)
 	begun := time.Now()
-	ctx, cancel := context.WithDeadline(r.Context(), begun.Add(h.app.settings.produceTimeout))
+	within := r.Context()
+	if key != "" {
+		// What is begun is brought to its end although the client has left: it
+		// may come back with the same key, and find that its request is there.
+		within = context.WithoutCancel(within)
+	}
+	ctx, cancel := context.WithDeadline(within, begun.Add(h.app.settings.produceTimeout))
 	defer cancel()
 	lease, err := h.app.lease(ctx)
 	if err != nil {
@@ -205,10 +223,22 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	defer lease.release()
 
-	claims, err := h.queue(ctx, lease, r, repl, body)
-	h.metrics.count(begun, err)
+	in := incoming{Request: r, repl: repl, body: body}
+	var claims hub.Claims
+	replayed := false
+	if key == "" {
+		claims, err = h.queue(ctx, lease, in)
+	} else {
+		claims, replayed, err = h.queueOnce(ctx, lease, in, owner, key)
+	}
+	if err != nil || !replayed {
+		h.metrics.count(begun, err)
+	}
 	if err != nil {
 		return h.refuse(w, r, err)
+	}
+	if replayed {
+		w.Header().Set(headerReplayed, "true")
 	}
 	if h.Bind != "" {
 		claims.Bind, claims.BindHash = h.Bind, h.app.keys.BindHash(claims.ID, owner)
@@ -246,57 +276,6 @@ func (h *Handler) readBody(w http.ResponseWriter, r *http.Request) ([]byte, *pro
 	}
 	return body, nil
 }
-
-// queue makes the record and has the broker take it. The claims it gives hold
-// all that a gateway needs to serve the stream.
-func (h *Handler) queue(ctx context.Context, lease *lease, r *http.Request, repl *caddy.Replacer, body []byte) (hub.Claims, error) {
-	// The place comes first: its floor has to be older than the record.
-	place, err := lease.hub.Place(ctx)
-	if err != nil {
-		return hub.Claims{}, err
-	}
-	now := time.Now()
-	scheme, host := originOf(r)
-	claims := hub.Claims{
-		ID: record.NewID(place.Partition, place.Partitions), Scheme: scheme, Host: host,
-		Topic: h.Topic, Group: h.Group,
-		ReplyTopic: place.Topic, ReplyPartition: place.Partition, ReplyPartitions: place.Partitions,
-		Floor: place.Floor, ReplyIncarnation: place.Incarnation,
-		Issued: now, Expires: now.Add(h.app.settings.ttl),
-	}
-	if err := claims.Check(); err != nil {
-		return claims, err // a Host that fits no token: refused before it is queued
-	}
-	rec, err := record.FromHTTP(r, body, record.Meta{
-		StreamID: claims.ID, Source: scheme + "://" + host, Type: eventType, Time: now,
-		Scheme: scheme, ClientIP: clientIP(r),
-		ReplyTopic: place.Topic, ReplyPartition: place.Partition, Expires: claims.Expires, Names: h.Headers,
-	})
-	if err != nil {
-		return claims, err
-	}
-	if key := repl.ReplaceAll(h.Key, ""); key != "" {
-		rec.Key = []byte(key)
-	}
-	deadline, _ := ctx.Deadline()
-	request := ingress.Request{Topic: h.Topic, Record: rec, Timeout: time.Until(deadline)}
-	ack, err := lease.producer.Produce(ctx, request)
-	if errors.Is(err, ingress.ErrTopicMissing) {
-		if cause := h.app.ensure(ctx, lease.client, h.Topic); cause != nil {
-			return claims, fmt.Errorf("%w: %w", err, cause)
-		}
-		request.Timeout = time.Until(deadline)
-		ack, err = lease.producer.Produce(ctx, request)
-	}
-	if err != nil {
-		return claims, err
-	}
-	claims.Partition, claims.Offset, claims.Incarnation = ack.Partition, ack.Offset, ack.Incarnation
-	return claims, nil
-}
-
-// eventType is the CloudEvents type of a request that is not an event itself.
-const eventType = "osmosis.request"
 
 // answer holds the request for the worker's real answer where that is asked
 // for, and gives 202 otherwise.

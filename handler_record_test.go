@@ -38,7 +38,7 @@ func (s stored) texts() []string {
 // The record is the contract with workers in any language, so it is compared
 // header by header.
 func TestRecordOfARequest(t *testing.T) {
-	queueing(t, &Handler{Headers: []string{"x-customer", "Cookie"}, Key: "{http.request.header.X-Customer}"}, func(t *testing.T, s *storefront) {
+	keyed(t, &Handler{Headers: []string{"x-customer", "Cookie"}, Key: "{http.request.header.X-Customer}"}, func(t *testing.T, s *storefront) {
 		now := time.Now().UTC()
 		q := s.send(s.post(`{"n":1}`,
 			"Content-Type", "application/json", "Content-Encoding", "identity",

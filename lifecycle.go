@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -43,15 +42,6 @@ type settings struct {
 	maxOpen          int
 	maxOpenPerClient int
 	create           Create
-}
-
-// routes is what the app knows of the routes that use it; they tell it while
-// they are provisioned.
-type routes struct {
-	mu     sync.Mutex
-	topics []string
-	cors   map[string][]string // topic → origins of all routes to it
-	scale  []*Scale
 }
 
 // Provision checks the configuration and fills in its defaults. It reads files
@@ -218,29 +208,8 @@ func (a *App) Start() error {
 	ctx, cancel := context.WithCancel(context.Background())
 	a.cancel = cancel
 	a.working.Go(func() { a.createTopics(ctx, i.client) })
+	a.startClaims(ctx, i)
 	return a.startCrews()
-}
-
-// addRoute notes what a route needs of the app: its topic, its origins for the
-// streams it makes, and its workers.
-func (a *App) addRoute(h *Handler) {
-	a.routes.mu.Lock()
-	defer a.routes.mu.Unlock()
-	a.routes.topics = append(a.routes.topics, h.Topic)
-	if a.routes.cors == nil {
-		a.routes.cors = make(map[string][]string)
-	}
-	a.routes.cors[h.Topic] = append(a.routes.cors[h.Topic], h.CORS...)
-	if h.Scale != nil {
-		a.routes.scale = append(a.routes.scale, h.Scale)
-	}
-}
-
-// corsFor gives the origins whose pages may read streams of a topic's requests.
-func (a *App) corsFor(topic string) []string {
-	a.routes.mu.Lock()
-	defer a.routes.mu.Unlock()
-	return a.routes.cors[topic]
 }
 
 // createTopics makes the routes' topics ahead of the first request, as far as

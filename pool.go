@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
@@ -11,6 +12,7 @@ import (
 	"github.com/osmosis-gateway/caddy-osmosis/autoscale"
 	"github.com/osmosis-gateway/caddy-osmosis/internal/broker"
 	"github.com/osmosis-gateway/caddy-osmosis/internal/broker/embedded"
+	"github.com/osmosis-gateway/caddy-osmosis/internal/claims"
 	"github.com/osmosis-gateway/caddy-osmosis/internal/hub"
 	"github.com/osmosis-gateway/caddy-osmosis/internal/ingress"
 )
@@ -19,10 +21,11 @@ import (
 // and on nothing else: with more in the key, a changed limit would make a
 // second group member and a rebalance. A configuration holds a reference on
 // each, and so does every request and open stream on the hub, whose entry
-// holds the other two.
+// holds those above it.
 var (
 	brokers   = caddy.NewUsagePool() // broker settings → *brokerEntry
 	producers = caddy.NewUsagePool() // broker settings → *producerEntry
+	books     = caddy.NewUsagePool() // broker settings → *bookEntry
 	insides   = caddy.NewUsagePool() // broker settings, reply topic, group → *inside
 	crews     = caddy.NewUsagePool() // scaler, job → *crewEntry
 )
@@ -56,23 +59,50 @@ func (p producerEntry) Destruct() error {
 	return nil
 }
 
+// bookEntry is the process' one copy of the claims on a cluster.
+type bookEntry struct{ *claims.Book }
+
+// Destruct stops reading claims.
+func (b bookEntry) Destruct() error {
+	b.Close()
+	return nil
+}
+
 // inside is all that a request needs of Kafka.
 type inside struct {
 	client   *broker.Client
 	producer *ingress.Producer
 	hub      *hub.Hub
+	claims   *claims.Book
 	meter    *autoscale.Meter
 
 	brokerKey string
+	held      []*caddy.UsagePool // where it has a reference under brokerKey
 }
 
-// Destruct leaves the group and lets go of producer and broker, in this order:
-// each needs the next.
+// take gives what a pool holds, or a new one, with a reference on it.
+func (i *inside) take(pool *caddy.UsagePool, construct caddy.Constructor) (any, error) {
+	value, _, err := pool.LoadOrNew(i.brokerKey, construct)
+	if err == nil {
+		i.held = append(i.held, pool)
+	}
+	return value, err
+}
+
+// letGo gives the references back, the last first: each needs those before it.
+func (i *inside) letGo() error {
+	var errs []error
+	for _, pool := range slices.Backward(i.held) {
+		_, err := pool.Delete(i.brokerKey)
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// Destruct leaves the group, and lets go of what that needs.
 func (i *inside) Destruct() error {
 	i.hub.Close()
-	_, err := producers.Delete(i.brokerKey)
-	_, err2 := brokers.Delete(i.brokerKey)
-	return errors.Join(err, err2)
+	return i.letGo()
 }
 
 // plan says what to take from the pools.
@@ -90,32 +120,43 @@ type plan struct {
 // acquire gives what the plan says, new or shared with another configuration,
 // and one reference on it.
 func (p *plan) acquire() (*inside, error) {
-	value, _, err := insides.LoadOrNew(p.insideKey, func() (caddy.Destructor, error) {
-		value, _, err := brokers.LoadOrNew(p.brokerKey, p.connect)
-		if errors.Is(err, embedded.ErrInUse) && p.usedHere() {
-			return nil, errEmbeddedChanged
-		}
-		if err != nil {
-			return nil, err
-		}
-		b := value.(*brokerEntry)
-		value, _, err = producers.LoadOrNew(p.brokerKey, func() (caddy.Destructor, error) {
-			return producerEntry{ingress.New(ingress.Config{Broker: b.client, Logger: p.logger})}, nil
-		})
-		if err != nil {
-			_, err2 := brokers.Delete(p.brokerKey)
-			return nil, errors.Join(err, err2)
-		}
-		c := p.hub
-		c.Broker = b.client
-		i := &inside{client: b.client, producer: value.(producerEntry).Producer, hub: hub.New(c), meter: autoscale.NewMeter(b.client.API()), brokerKey: p.brokerKey}
-		i.hub.Start()
-		return i, nil
-	})
+	value, _, err := insides.LoadOrNew(p.insideKey, func() (caddy.Destructor, error) { return p.open() })
 	if err != nil {
 		return nil, err
 	}
 	return value.(*inside), nil
+}
+
+// open makes the inside, and what it needs where that is not there.
+func (p *plan) open() (*inside, error) {
+	i := &inside{brokerKey: p.brokerKey}
+	value, err := i.take(brokers, p.connect)
+	if errors.Is(err, embedded.ErrInUse) && p.usedHere() {
+		return nil, errEmbeddedChanged
+	}
+	if err != nil {
+		return nil, err
+	}
+	i.client = value.(*brokerEntry).client
+	value, err = i.take(producers, func() (caddy.Destructor, error) {
+		return producerEntry{ingress.New(ingress.Config{Broker: i.client, Logger: p.logger})}, nil
+	})
+	if err != nil {
+		return nil, errors.Join(err, i.letGo())
+	}
+	i.producer = value.(producerEntry).Producer
+	value, err = i.take(books, func() (caddy.Destructor, error) {
+		return bookEntry{claims.New(claims.Config{Broker: i.client, Produce: produceClaims(i.producer), Logger: p.logger})}, nil
+	})
+	if err != nil {
+		return nil, errors.Join(err, i.letGo())
+	}
+	i.claims = value.(bookEntry).Book
+	c := p.hub
+	c.Broker = i.client
+	i.hub, i.meter = hub.New(c), autoscale.NewMeter(i.client.API())
+	i.hub.Start()
+	return i, nil
 }
 
 // errEmbeddedChanged is why a reload fails that changes the embedded broker:

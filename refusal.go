@@ -7,6 +7,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/osmosis-gateway/caddy-osmosis/internal/claims"
 	"github.com/osmosis-gateway/caddy-osmosis/internal/hub"
 	"github.com/osmosis-gateway/caddy-osmosis/internal/ingress"
 	"github.com/osmosis-gateway/caddy-osmosis/record"
@@ -31,6 +32,19 @@ func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, err error) erro
 		p, logged = problem{Status: http.StatusUnsupportedMediaType, Detail: "The request says that it is a CloudEvent and cannot be read as one: " + err.Error() + "."}, false
 	case errors.Is(err, hub.ErrClaimsTooLong):
 		p, logged = problem{Status: http.StatusBadRequest, Detail: "The request's Host is too long. Nothing was queued."}, false
+	case errors.Is(err, claims.ErrReused):
+		p, logged = problem{Status: http.StatusUnprocessableEntity, Detail: "This Idempotency-Key was used with another request: its method, path or body was not the same. Nothing was queued. Give each request its own key."}, false
+	case errors.Is(err, claims.ErrPending):
+		p, logged = unavailable("The request with this Idempotency-Key is still being queued. Repeat it with the same key to get its stream."), false
+	case errors.Is(err, claims.ErrNotRead):
+		p, logged = unavailable("The gateway does not know yet which Idempotency-Keys were used. Nothing was queued; try again with the same key."), false
+		p.RetryAfter = time.Second
+	case errors.Is(err, claims.ErrFull):
+		p = unavailable("More Idempotency-Keys are in use than the gateway keeps. Nothing was queued; try again later.")
+	case errors.Is(err, claims.ErrUnwritten):
+		p = unavailable("The Idempotency-Key could not be claimed, since the broker did not answer. Nothing was queued; try again with the same key.")
+	case errors.Is(err, ingress.ErrUnclear) && r.Header[headerIdempotencyKey] != nil:
+		p = unavailable("The broker did not answer in time. The request may have been queued all the same: repeat it with the same Idempotency-Key, and it gets the same stream.")
 	case errors.Is(err, ingress.ErrTooLarge):
 		p, logged = problem{Status: http.StatusRequestEntityTooLarge, Detail: "The request is larger than the broker takes. Send a smaller body, or raise message.max.bytes of the broker and max.message.bytes of the topic."}, false
 	case errors.Is(err, ingress.ErrFull):

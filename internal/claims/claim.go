@@ -193,9 +193,15 @@ func (b *Book) giveUp(ctx context.Context, c Claim) {
 // before the note is written waits for it; without one, it queues the request
 // again once the claim has had its time, under the same stream id.
 func (t *Turn) Note(ctx context.Context, request Position) error {
-	if err := t.write(ctx, note{stream: t.stream, request: request}.record(t.key)); err != nil {
+	n := note{stream: t.stream, request: request}
+	if err := t.write(ctx, n.record(t.key)); err != nil {
 		return fmt.Errorf("write note: %w", err)
 	}
+	// It is in the log, and nothing can come before it there that changes what it
+	// says: a repeat at this gateway need not wait until it has been read.
+	t.book.mu.Lock()
+	defer t.book.mu.Unlock()
+	t.book.table.apply(0, 0, t.key[:], n)
 	return nil
 }
 

@@ -34,6 +34,7 @@ type key struct {
 	id    [4]byte     // names the key in its tokens; tells nothing about the secret
 	token cipher.AEAD // seals claims
 	bind  []byte      // hashes the values of Claims.Bind
+	claim []byte      // hashes what claims on idempotency keys are about
 }
 
 // NewKeyring makes a keyring from secrets, the first of which seals. A secret
@@ -90,6 +91,9 @@ func newKey(secret string) (key, error) {
 	if k.bind, err = derive("bind", sha256.Size); err != nil {
 		return key{}, err
 	}
+	if k.claim, err = derive("claim", sha256.Size); err != nil {
+		return key{}, err
+	}
 	return k, nil
 }
 
@@ -122,12 +126,26 @@ func (k *Keyring) CheckBind(c Claims, value string) bool {
 	return false
 }
 
-// bindHash is HMAC-SHA256 over both texts, each behind its length so that no
-// two pairs run together, cut to 16 bytes.
-func (k *key) bindHash(id, value string) [16]byte {
-	mac := hmac.New(sha256.New, k.bind)
+// bindHash is the hash of the bind value under one secret.
+func (k *key) bindHash(id, value string) [16]byte { return keyedHash(k.bind, id, value) }
+
+// ClaimHashes gives a keyed hash of texts under every secret, in the order of
+// the keyring. Claims on idempotency keys are made under all of them, so that
+// gateways find each other's while a secret is replaced.
+func (k *Keyring) ClaimHashes(texts ...string) [][16]byte {
+	hashes := make([][16]byte, len(k.keys))
+	for i := range k.keys {
+		hashes[i] = keyedHash(k.keys[i].claim, texts...)
+	}
+	return hashes
+}
+
+// keyedHash is HMAC-SHA256 over texts, each behind its length so that no two
+// lists run together, cut to 16 bytes.
+func keyedHash(secret []byte, texts ...string) [16]byte {
+	mac := hmac.New(sha256.New, secret)
 	var n [8]byte
-	for _, text := range [...]string{id, value} {
+	for _, text := range texts {
 		binary.BigEndian.PutUint64(n[:], uint64(len(text)))
 		mac.Write(n[:])
 		mac.Write([]byte(text))

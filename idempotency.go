@@ -1,0 +1,252 @@
+package osmosis
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/osmosis-gateway/caddy-osmosis/internal/broker"
+	"github.com/osmosis-gateway/caddy-osmosis/internal/claims"
+	"github.com/osmosis-gateway/caddy-osmosis/internal/hub"
+	"github.com/osmosis-gateway/caddy-osmosis/internal/ingress"
+	"github.com/osmosis-gateway/caddy-osmosis/record"
+)
+
+const (
+	// headerIdempotencyKey is draft-ietf-httpapi-idempotency-key-header's.
+	headerIdempotencyKey = "Idempotency-Key"
+	// headerReplayed tells a client that its request was not queued again. The
+	// name is what clients know from other APIs.
+	headerReplayed = "Idempotent-Replayed"
+
+	// maxIdempotencyKey bounds a key, in bytes.
+	maxIdempotencyKey = 255
+
+	// defaultIdempotency is the default of Handler.Idempotency.
+	defaultIdempotency = 24 * time.Hour
+
+	// claimPartitions is how many partitions the claims topic is made with. A
+	// key's claims lie in one of them, so that they are not to be added to later.
+	claimPartitions = 8
+)
+
+// idempotencyKey gives the request's key, "" where it has none. A key is a
+// string of RFC 9651, in quotes, as the draft has it, or the same without
+// quotes, as other APIs take it; both spellings are one key.
+func idempotencyKey(header http.Header) (string, error) {
+	lines := header[headerIdempotencyKey]
+	if len(lines) == 0 {
+		return "", nil
+	}
+	if len(lines) > 1 {
+		return "", errors.New("The request has more than one Idempotency-Key.")
+	}
+	key, ok := strings.Trim(lines[0], " \t"), true
+	if strings.HasPrefix(key, `"`) {
+		key, ok = unquoteKey(key)
+	} else {
+		ok = !strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == ',' || r == ';' || r == '\\' })
+	}
+	switch {
+	case !ok:
+		return "", errors.New(`The Idempotency-Key cannot be read. Write it in quotes, such as "8e03978e-40d5-43dd-bc93-6894a57f9324".`)
+	case key == "":
+		return "", errors.New("The Idempotency-Key is empty.")
+	case len(key) > maxIdempotencyKey:
+		return "", fmt.Errorf("The Idempotency-Key has %d characters; up to %d are taken.", len(key), maxIdempotencyKey)
+	}
+	return key, nil
+}
+
+// unquoteKey reads a string in quotes, in which a backslash stands before
+// quotes and backslashes.
+func unquoteKey(s string) (string, bool) {
+	key := make([]byte, 0, len(s))
+	for i := 1; i < len(s); i++ {
+		c := s[i]
+		switch {
+		case c == '"':
+			return string(key), i == len(s)-1
+		case c == '\\':
+			if i++; i == len(s) || s[i] != '"' && s[i] != '\\' {
+				return "", false
+			}
+			c = s[i]
+		case c < ' ' || c > '~':
+			return "", false
+		}
+		key = append(key, c)
+	}
+	return "", false
+}
+
+// queueOnce queues the request unless one with the same idempotency key was
+// before it. Then it gives that one's stream, and replayed is true.
+func (h *Handler) queueOnce(ctx context.Context, lease *lease, in incoming, owner, key string) (c hub.Claims, replayed bool, err error) {
+	c, err = h.newStream(ctx, lease, in)
+	if err != nil {
+		return c, false, err
+	}
+	rec, err := h.record(in, &c) // one that cannot be queued claims nothing
+	if err != nil {
+		return c, false, err
+	}
+	verdict, err := lease.claims.Claim(ctx, h.claim(in, owner, key, c))
+	if err != nil {
+		return c, false, err
+	}
+	turn := verdict.Turn
+	takenUp := verdict.Stream.ID != c.ID
+	if takenUp {
+		s := verdict.Stream
+		c.ID, c.ReplyTopic, c.ReplyPartition, c.ReplyPartitions = s.ID, s.Topic, s.Partition, s.Partitions
+		c.Floor, c.ReplyIncarnation, c.Issued, c.Expires = s.Floor, s.Incarnation, s.Issued, s.Expires
+	}
+	if turn == nil {
+		at := verdict.Request
+		c.Partition, c.Offset, c.Incarnation = at.Partition, at.Offset, at.Incarnation
+		return c, true, nil
+	}
+	if takenUp {
+		rec, err = h.record(in, &c)
+	}
+	if err == nil {
+		// Without a key too the place is settled, so that a request that is queued
+		// a second time comes to the same worker, which knows its stream id.
+		request := ingress.Request{Topic: h.Topic, Record: rec}
+		if rec.Key == nil {
+			request.PlaceBy = []byte(c.ID)
+		}
+		err = h.produce(ctx, lease, request, &c)
+	}
+	h.endTurn(ctx, turn, c, err)
+	return c, false, err
+}
+
+// endTurn tells the other gateways what became of a request. One that may be
+// queued is left open: the next repeat queues it again, with its stream id.
+func (h *Handler) endTurn(ctx context.Context, turn *claims.Turn, c hub.Claims, outcome error) {
+	var err error
+	switch {
+	case outcome == nil:
+		err = turn.Note(ctx, claims.Position{Partition: c.Partition, Offset: c.Offset, Incarnation: c.Incarnation})
+	case !errors.Is(outcome, ingress.ErrUnclear):
+		err = turn.Revoke(ctx)
+	}
+	if err != nil {
+		h.app.logger.Warn("claim on idempotency key not settled", zap.String("topic", h.Topic), zap.String("stream", c.ID), zap.Error(err))
+	}
+}
+
+// claim makes the claim of a request on its key.
+func (h *Handler) claim(in incoming, owner, key string, c hub.Claims) claims.Claim {
+	bound := "anyone"
+	if h.Bind != "" {
+		bound = "bound"
+	}
+	who := digest(h.Topic, bound, owner, key)
+	what := digest(in.Method, in.URL.RequestURI(), string(in.body))
+	keys := h.app.keys.ClaimHashes("who", string(who[:]))
+	bodies := h.app.keys.ClaimHashes("what", string(what[:]))
+	marks := make([]claims.Mark, min(len(keys), claims.MaxMarks))
+	for i := range marks {
+		marks[i] = claims.Mark{Key: keys[i], Body: bodies[i]}
+	}
+	return claims.Claim{
+		Marks: marks, Place: who[:],
+		Stream: claims.Stream{
+			ID: c.ID, Topic: c.ReplyTopic, Partition: c.ReplyPartition, Partitions: c.ReplyPartitions,
+			Floor: c.Floor, Incarnation: c.ReplyIncarnation, Issued: c.Issued, Expires: c.Expires,
+		},
+		Until: c.Issued.Add(time.Duration(h.Idempotency)),
+	}
+}
+
+// digest hashes texts, each behind its length so that no two lists run together.
+func digest(texts ...string) [sha256.Size]byte {
+	hash := sha256.New()
+	var n [8]byte
+	for _, text := range texts {
+		binary.BigEndian.PutUint64(n[:], uint64(len(text)))
+		hash.Write(n[:])
+		hash.Write([]byte(text))
+	}
+	return [sha256.Size]byte(hash.Sum(nil))
+}
+
+// validWindow refuses a window in which claims would be deleted.
+func (h *Handler) validWindow() error {
+	window := time.Duration(h.Idempotency)
+	if window < 0 {
+		return fmt.Errorf("osmosis %s: idempotency is %s; it has to be longer than 0", h.Topic, window)
+	}
+	if e := h.app.plan.embedded; e != nil && window > e.Retention {
+		return fmt.Errorf("osmosis %s: idempotency is %s, and the embedded broker keeps records for %s: shorten the window, or raise `embedded { retention … }`", h.Topic, window, e.Retention)
+	}
+	return nil
+}
+
+// produceClaims gives the way of a book of claims to its topic. The producer's
+// errors end here: what became of a claim is not what became of the request,
+// of which nothing is queued yet.
+func produceClaims(p *ingress.Producer) func(context.Context, []byte, record.Record) (claims.Position, error) {
+	return func(ctx context.Context, placeBy []byte, rec record.Record) (claims.Position, error) {
+		request := ingress.Request{Topic: claims.Topic, Record: rec, PlaceBy: placeBy}
+		if deadline, ok := ctx.Deadline(); ok {
+			request.Timeout = time.Until(deadline)
+		}
+		ack, err := p.Produce(ctx, request)
+		if err != nil {
+			return claims.Position{}, errors.New(err.Error())
+		}
+		return claims.Position{Partition: ack.Partition, Offset: ack.Offset, Incarnation: ack.Incarnation}, nil
+	}
+}
+
+// claimsSpec describes the claims topic for when it has to be made. Claims are
+// kept for the longest window and as long again as a stream may live.
+func (a *App) claimsSpec() broker.TopicSpec {
+	spec := broker.TopicSpec{
+		Name: claims.Topic, Partitions: claimPartitions, Replication: a.settings.create.Replication,
+		Config: map[string]string{"message.timestamp.type": "LogAppendTime"},
+	}
+	// The retention of the embedded broker is its janitor's: see package embedded.
+	if a.plan.embedded == nil {
+		spec.Config["cleanup.policy"] = "delete"
+		spec.Config["retention.ms"] = broker.Millis(a.longestWindow() + a.settings.ttl)
+	}
+	return spec
+}
+
+// startClaims begins to read claims, if there are routes that make some. A
+// topic that is there already may forget them too soon, which only its owner can mend.
+func (a *App) startClaims(ctx context.Context, i *inside) {
+	window := a.longestWindow()
+	if window == 0 {
+		return
+	}
+	i.claims.Start(a.claimsSpec(), !a.settings.create.Off)
+	if a.plan.embedded != nil {
+		return
+	}
+	a.working.Go(func() {
+		text, err := i.client.Setting(ctx, claims.Topic, "retention.ms")
+		if err != nil {
+			a.logger.Debug("retention of claims not known", zap.Error(err))
+			return
+		}
+		kept, err := strconv.ParseInt(text, 10, 64)
+		if err == nil && kept >= 0 && time.Duration(kept)*time.Millisecond < window {
+			a.logger.Warn("claims on idempotency keys are deleted before the window ends; raise retention.ms of their topic",
+				zap.String("topic", claims.Topic), zap.String("retention.ms", text), zap.Duration("window", window))
+		}
+	})
+}

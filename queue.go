@@ -1,0 +1,94 @@
+package osmosis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/osmosis-gateway/caddy-osmosis/internal/hub"
+	"github.com/osmosis-gateway/caddy-osmosis/internal/ingress"
+	"github.com/osmosis-gateway/caddy-osmosis/record"
+)
+
+// eventType is the CloudEvents type of a request that is not an event itself.
+const eventType = "osmosis.request"
+
+// incoming is a request that is about to be queued, and what was read of it.
+type incoming struct {
+	*http.Request
+	repl *caddy.Replacer
+	body []byte
+}
+
+// queue makes the record and has the broker take it. The claims it gives hold
+// all that a gateway needs to serve the stream.
+func (h *Handler) queue(ctx context.Context, lease *lease, in incoming) (hub.Claims, error) {
+	// The stream comes first: its floor has to be older than the record.
+	c, err := h.newStream(ctx, lease, in)
+	if err != nil {
+		return c, err
+	}
+	rec, err := h.record(in, &c)
+	if err != nil {
+		return c, err
+	}
+	return c, h.produce(ctx, lease, ingress.Request{Topic: h.Topic, Record: rec}, &c)
+}
+
+// newStream gives a stream for a request that has no place on the topic yet.
+func (h *Handler) newStream(ctx context.Context, lease *lease, in incoming) (hub.Claims, error) {
+	place, err := lease.hub.Place(ctx)
+	if err != nil {
+		return hub.Claims{}, err
+	}
+	now := time.Now()
+	scheme, host := originOf(in.Request)
+	c := hub.Claims{
+		ID: record.NewID(place.Partition, place.Partitions), Scheme: scheme, Host: host,
+		Topic: h.Topic, Group: h.Group,
+		ReplyTopic: place.Topic, ReplyPartition: place.Partition, ReplyPartitions: place.Partitions,
+		Floor: place.Floor, ReplyIncarnation: place.Incarnation,
+		Issued: now, Expires: now.Add(h.app.settings.ttl),
+	}
+	return c, c.Check() // a Host that fits no token: refused before it is queued
+}
+
+// record makes the record of a request for a stream.
+func (h *Handler) record(in incoming, c *hub.Claims) (record.Record, error) {
+	rec, err := record.FromHTTP(in.Request, in.body, record.Meta{
+		StreamID: c.ID, Source: c.Scheme + "://" + c.Host, Type: eventType, Time: c.Issued,
+		Scheme: c.Scheme, ClientIP: clientIP(in.Request),
+		ReplyTopic: c.ReplyTopic, ReplyPartition: c.ReplyPartition, Expires: c.Expires, Names: h.Headers,
+	})
+	if err != nil {
+		return rec, err
+	}
+	if key := in.repl.ReplaceAll(h.Key, ""); key != "" {
+		rec.Key = []byte(key)
+	}
+	return rec, nil
+}
+
+// produce has the broker take the record, and notes in the claims where it
+// lies. A topic that is missing is made where that is allowed.
+func (h *Handler) produce(ctx context.Context, lease *lease, request ingress.Request, c *hub.Claims) error {
+	deadline, _ := ctx.Deadline()
+	request.Timeout = time.Until(deadline)
+	ack, err := lease.producer.Produce(ctx, request)
+	if errors.Is(err, ingress.ErrTopicMissing) {
+		if cause := h.app.ensure(ctx, lease.client, h.Topic); cause != nil {
+			return fmt.Errorf("%w: %w", err, cause)
+		}
+		request.Timeout = time.Until(deadline)
+		ack, err = lease.producer.Produce(ctx, request)
+	}
+	if err != nil {
+		return err
+	}
+	c.Partition, c.Offset, c.Incarnation = ack.Partition, ack.Offset, ack.Incarnation
+	return nil
+}

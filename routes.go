@@ -1,0 +1,46 @@
+package osmosis
+
+import (
+	"sync"
+	"time"
+)
+
+// routes is what the app knows of the routes that use it; they tell it while
+// they are provisioned.
+type routes struct {
+	mu     sync.Mutex
+	topics []string
+	cors   map[string][]string // topic → origins of all routes to it
+	window time.Duration       // the longest for idempotency keys
+	scale  []*Scale
+}
+
+// addRoute notes what a route needs of the app: its topic, its origins for the
+// streams it makes, and its workers.
+func (a *App) addRoute(h *Handler) {
+	a.routes.mu.Lock()
+	defer a.routes.mu.Unlock()
+	a.routes.topics = append(a.routes.topics, h.Topic)
+	a.routes.window = max(a.routes.window, time.Duration(h.Idempotency))
+	if a.routes.cors == nil {
+		a.routes.cors = make(map[string][]string)
+	}
+	a.routes.cors[h.Topic] = append(a.routes.cors[h.Topic], h.CORS...)
+	if h.Scale != nil {
+		a.routes.scale = append(a.routes.scale, h.Scale)
+	}
+}
+
+// corsFor gives the origins whose pages may read streams of a topic's requests.
+func (a *App) corsFor(topic string) []string {
+	a.routes.mu.Lock()
+	defer a.routes.mu.Unlock()
+	return a.routes.cors[topic]
+}
+
+// longestWindow gives the longest window of the routes, 0 without routes.
+func (a *App) longestWindow() time.Duration {
+	a.routes.mu.Lock()
+	defer a.routes.mu.Unlock()
+	return a.routes.window
+}
