@@ -60,12 +60,30 @@ func (r *Rig) top(ctx context.Context, heading, option, file string) error {
 	return nil
 }
 
-// ProfileUnder is Profile with the load beside it, which is given for how long to go on.
+// Allocations fetches a profile of what the process allocates in this time,
+// writes it to the file, and prints the top.
+func (r *Rig) Allocations(ctx context.Context, p *Process, duration time.Duration, file string) error {
+	url := fmt.Sprintf("http://%s/debug/pprof/allocs?seconds=%d", p.Admin, max(int(duration.Seconds()), 1))
+	content, err := fetch(ctx, url)
+	if err != nil {
+		return fmt.Errorf("fetch the allocations of %s: %w", p.Name, err)
+	}
+	if err := os.WriteFile(file, content, 0o600); err != nil {
+		return fmt.Errorf("write the allocations of %s: %w", p.Name, err)
+	}
+	return r.top(ctx, "Allocations of "+p.Name, "-sample_index=alloc_space", file)
+}
+
+// ProfileUnder is Profile and then Allocations, into the file with .allocs behind
+// its name, with the load beside it, which is given for how long to go on.
 func (r *Rig) ProfileUnder(ctx context.Context, p *Process, duration time.Duration, file string, load func(time.Duration) error) error {
-	const margin = time.Second // what comes before the profile begins
+	const margin = 2 * time.Second // what comes before and between the profiles
 	loaded := make(chan error, 1)
-	go func() { loaded <- load(duration + margin) }()
+	go func() { loaded <- load(2*duration + margin) }()
 	err := r.Profile(ctx, p, duration, file)
+	if err == nil {
+		err = r.Allocations(ctx, p, duration, file+".allocs")
+	}
 	return errors.Join(err, <-loaded)
 }
 
