@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"strings"
@@ -29,11 +28,9 @@ const contentType = "application/octet-stream"
 // connections that are kept. One that was certainly not sent, since nobody
 // could be dialed, is sent again; any other counts as it ended.
 //
-// A stream is followed as an EventSource does it: over one connection after the
-// other, each from the id of the last event, until the end was told, and given up for good,
-// which fails the test, on any status but 200. Unlike an EventSource it is impatient: it comes
-// back within half a second, and gives up a connection that is silent for longer than
-// silence says.
+// Each stream is followed from connection to connection, every one from the
+// cursor of the last event, until the end was told. Unlike a browser the
+// clients are impatient: they come back within half a second.
 type crowd struct {
 	*history        // crowds may share one; default: its own
 	URL      string // of the site
@@ -44,6 +41,9 @@ type crowd struct {
 	every time.Duration
 	// fresh sends each request, and follows each stream, over a connection of its own.
 	fresh bool
+	// forms are how streams are followed: each begins with one of them, and goes
+	// on with the next whenever its connection has ended. Default: all.
+	forms []follower
 	// silence is after how long a connection that tells nothing, nor sends a
 	// heartbeat, is given up. Default: never.
 	silence time.Duration
@@ -69,6 +69,9 @@ func (c *crowd) start(t testing.TB) {
 	c.ctx = ctx
 	if c.history == nil {
 		c.history = new(history)
+	}
+	if c.forms == nil {
+		c.forms = []follower{bySSE, byWebSocket, byPolling}
 	}
 	silence := c.silence
 	if silence == 0 {
@@ -184,71 +187,3 @@ func (c *crowd) send(a *attempt) {
 		return
 	}
 }
-
-// follow follows one stream to its end.
-func (c *crowd) follow(a *attempt) {
-	last := ""
-	for c.ctx.Err() == nil {
-		ended, err := c.connect(a, &last)
-		if err != nil {
-			a.fault = err.Error()
-			return
-		}
-		if ended {
-			c.ended.Add(1)
-			return
-		}
-		c.pause(50*time.Millisecond + rand.N(450*time.Millisecond))
-	}
-}
-
-// connect follows a stream over one connection for as long as it lasts, and
-// says whether it told the end.
-func (c *crowd) connect(a *attempt, last *string) (ended bool, err error) {
-	ctx, cancel := context.WithCancel(c.ctx)
-	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, a.accepted.Stream, nil)
-	if err != nil {
-		return false, err
-	}
-	request.Header.Set("Accept", "text/event-stream")
-	if *last != "" {
-		request.Header.Set("Last-Event-ID", *last)
-	}
-	response, err := c.streams.Do(request)
-	if err != nil {
-		return false, nil // the gateway is away
-	}
-	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		text, _ := io.ReadAll(response.Body)
-		return false, fmt.Errorf("stream from %q: %s %s", *last, response.Status, text)
-	}
-	c.opened.Add(1)
-	if a.connections++; *last != "" {
-		a.resumed++
-	}
-	var content io.Reader = response.Body
-	if c.silence > 0 {
-		alarm := time.AfterFunc(c.silence, cancel)
-		defer alarm.Stop()
-		content = readerFunc(func(p []byte) (int, error) {
-			n, err := response.Body.Read(p)
-			alarm.Reset(c.silence)
-			return n, err
-		})
-	}
-	// After the end nothing may come but the connection's own.
-	_ = readEvents(content, *last, func(e event) bool {
-		a.events = append(a.events, e)
-		*last = e.ID
-		ended = ended || e.Type == "end"
-		return false
-	})
-	return ended, nil
-}
-
-// readerFunc is a reader that is a function.
-type readerFunc func([]byte) (int, error)
-
-func (f readerFunc) Read(p []byte) (int, error) { return f(p) }

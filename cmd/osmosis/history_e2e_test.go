@@ -65,9 +65,10 @@ type attempt struct {
 
 	accepted accepted
 	events   []event // what the stream told, over all its connections
-	// connections counts those that told something or stayed open; resumed,
-	// those of them that began behind an event.
-	connections, resumed int
+	// connections counts those that the gateway has answered, and resumed those
+	// of them that began behind an event; polls are requests for the JSON form
+	// that it has answered.
+	connections, resumed, polls int
 }
 
 // begin notes a request that is about to be sent.
@@ -120,14 +121,14 @@ type counts struct {
 	records                             int // on the request topic
 	replies, repeats                    int // told, and on the reply topic behind an end
 	ended                               int // streams
-	connections, resumed                int
+	connections, resumed, polls         int
 }
 
 func (c counts) String() string {
 	return fmt.Sprintf("%d requests: %d got 202, %d got 503 (nothing queued), %d got 503 (may have been queued; %d were), %d lost their connection (%d were queued). "+
-		"The topic holds %d records, each once and as it was sent. %d streams told %d replies and %d ends, over %d connections of which %d resumed behind an event; %d repeated replies untold",
+		"The topic holds %d records, each once and as it was sent. %d streams told %d replies and %d ends, over %d connections, of which %d resumed behind an event, and %d polls; %d repeated replies untold",
 		c.requests, c.accepted, c.refused, c.unclear, c.unclearQueued, c.unknown, c.unknownQueued,
-		c.records, c.accepted, c.replies, c.ended, c.connections, c.resumed, c.repeats)
+		c.records, c.accepted, c.replies, c.ended, c.connections, c.resumed, c.polls, c.repeats)
 }
 
 // check reads both topics and holds everything against everything. What does
@@ -148,7 +149,7 @@ func (h *history) check(t *testing.T, brokers []string) counts {
 		if a.fault != "" {
 			complain("request %d: %s", a.n, a.fault)
 		}
-		c.connections, c.resumed = c.connections+a.connections, c.resumed+a.resumed
+		c.connections, c.resumed, c.polls = c.connections+a.connections, c.resumed+a.resumed, c.polls+a.polls
 	}
 	h.checkRequests(&c, readTopic(t, brokers, "orders"), complain)
 	h.checkStreams(&c, readTopic(t, brokers, "osmosis.replies"), complain)

@@ -46,7 +46,7 @@ func TestAReloadEverySecondCutsNothing(t *testing.T) {
 		}
 		return pauses
 	})
-	stay := &crowd{URL: g.URL, senders: 16, more: requests(held)}
+	stay := &crowd{URL: g.URL, senders: 16, more: requests(held), forms: []follower{bySSE, byWebSocket}}
 	stay.start(t)
 	stay.await(t, "open streams", &stay.opened, held)
 	g.eventually("the gateway has joined", func() error {
@@ -60,7 +60,7 @@ func TestAReloadEverySecondCutsNothing(t *testing.T) {
 	// Each request over a connection of its own: one that is kept may be closed
 	// by the old server just when the next request is on its way, reload or not.
 	var over atomic.Bool
-	load := &crowd{history: stay.history, URL: g.URL, senders: 8, fresh: true, every: 20 * time.Millisecond, more: func() bool { return !over.Load() }}
+	load := &crowd{history: stay.history, URL: g.URL, senders: 8, forms: stay.forms, fresh: true, every: 20 * time.Millisecond, more: func() bool { return !over.Load() }}
 	load.start(t)
 	second := time.NewTicker(time.Second)
 	defer second.Stop()
