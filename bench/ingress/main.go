@@ -27,6 +27,8 @@ var (
 	keys        = flag.Int("keys", 1000, "different keys of the keyed run")
 	rounds      = flag.Int("rounds", 3, "rounds; figures are medians over them")
 	duration    = flag.Duration("duration", time.Second, "time of each contender in a round")
+	few         = flag.Bool("few", false, "leave out the servers that are not Caddy")
+	before      = flag.String("before", "", "a `program` built earlier from ./bench/peers/caddy, to compare its Osmosis with today's")
 	profile     = flag.String("profile", "", "after the rounds, load Osmosis alone for 10 × the duration, write its CPU profile to this `file` and print its top")
 )
 
@@ -45,9 +47,20 @@ func run(ctx context.Context, r *rig.Rig) error {
 		return err
 	}
 	contest := rig.Contest{Kafka: kafka, Partitions: *partitions}
-	contenders, err := r.Contenders(ctx, contest, rig.Respond, rig.Osmosis, rig.Naive, rig.GroupCommit, rig.Franz, rig.Writer)
+	kinds := []rig.Kind{rig.Respond, rig.Osmosis, rig.Naive}
+	if !*few {
+		kinds = append(kinds, rig.GroupCommit, rig.Franz, rig.Writer)
+	}
+	contenders, err := r.Contenders(ctx, contest, kinds...)
 	if err != nil {
 		return err
+	}
+	if *before != "" {
+		p, err := r.Before(ctx, contest, *before)
+		if err != nil {
+			return err
+		}
+		contenders = append(contenders, p)
 	}
 	for _, keyed := range []bool{true, false} {
 		heading := fmt.Sprintf("Ingress, %d connections, %d B, %d partitions, ", *connections, *size, *partitions)

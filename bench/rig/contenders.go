@@ -70,6 +70,24 @@ func (r *Rig) Contenders(ctx context.Context, c Contest, kinds ...Kind) ([]*Proc
 	return all, nil
 }
 
+// Before starts Osmosis out of a program that was built earlier from
+// CaddyPackage, to compare what is there now with what was.
+func (r *Rig) Before(ctx context.Context, c Contest, program string) (*Process, error) {
+	c.Suffix += "-before"
+	if err := r.CreateTopics(ctx, c.Kafka, c.Partitions, c.Topic(Osmosis)); err != nil {
+		return nil, err
+	}
+	global, site := c.osmosis()
+	return r.caddy(ctx, program, Osmosis.Title()+" before", global, site)
+}
+
+// osmosis gives the configuration of Osmosis.
+func (c Contest) osmosis() (global, site string) {
+	topic := c.Topic(Osmosis)
+	global = fmt.Sprintf("\tosmosis {\n\t\tkafka %s\n\t\treplies %s-replies\n\t}", c.Kafka, topic)
+	return global, fmt.Sprintf("\tosmosis /orders %s {\n\t\tkey {http.request.header.X-Customer}\n\t}", topic)
+}
+
 func (r *Rig) contender(ctx context.Context, c Contest, k Kind) (*Process, error) {
 	topic, replies := c.Topic(k), c.Topic(k)+"-replies"
 	if k != Respond && k != Idle {
@@ -83,8 +101,8 @@ func (r *Rig) contender(ctx context.Context, c Contest, k Kind) (*Process, error
 	case Idle:
 		return r.Caddy(ctx, k.Title(), "", "\theader /orders Location /streams/any\n\trespond /orders 202\n\tidle_stream /streams/*")
 	case Osmosis:
-		global := fmt.Sprintf("\tosmosis {\n\t\tkafka %s\n\t\treplies %s\n\t}", c.Kafka, replies)
-		return r.Caddy(ctx, k.Title(), global, "\tosmosis /orders "+topic+" {\n\t\tkey {http.request.header.X-Customer}\n\t}")
+		global, site := c.osmosis()
+		return r.Caddy(ctx, k.Title(), global, site)
 	case Naive:
 		return r.Caddy(ctx, k.Title(), "", "\tnaive /orders "+c.Kafka+" "+topic)
 	}

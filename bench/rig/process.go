@@ -42,6 +42,11 @@ func (r *Rig) Caddy(ctx context.Context, name, global, site string) (*Process, e
 	if err != nil {
 		return nil, err
 	}
+	return r.caddy(ctx, program, name, global, site)
+}
+
+// caddy is Caddy with a program that is there.
+func (r *Rig) caddy(ctx context.Context, program, name, global, site string) (*Process, error) {
 	address, admin, err := twoAddresses()
 	if err != nil {
 		return nil, err
