@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"mime"
 	"net/http"
 	"net/url"
 	"slices"
@@ -33,6 +32,10 @@ const (
 	headerPrefix    = "Ce-"
 
 	eventMediaType = "application/cloudevents"
+
+	// maxMembers bounds the members of a structured event, and so its
+	// attributes: each costs many times the few bytes that it takes to send.
+	maxMembers = 1000
 )
 
 // Attributes are the attributes of the CloudEvent that a record is.
@@ -117,7 +120,7 @@ func ofEnvelope(lower string) bool {
 func readEvent(header http.Header, body []byte) (event, error) {
 	contentType := header.Get("Content-Type")
 	if len(contentType) >= len(eventMediaType) && strings.EqualFold(contentType[:len(eventMediaType)], eventMediaType) {
-		media, params, err := mime.ParseMediaType(contentType)
+		media, params, err := mediaType(contentType)
 		switch {
 		case err != nil:
 			return event{}, eventErrorf("content-type %q: %v", contentType, err)
@@ -142,7 +145,7 @@ func readEvent(header http.Header, body []byte) (event, error) {
 }
 
 func eventErrorf(format string, args ...any) error {
-	return fmt.Errorf("%w: "+format, append([]any{ErrEvent}, args...)...)
+	return fmt.Errorf("%w: %s", ErrEvent, clip(fmt.Sprintf(format, args...)))
 }
 
 // readBinary reads the attributes of an event in binary mode from its headers.
@@ -214,7 +217,7 @@ func readStructured(body []byte) (event, error) {
 	}
 	if contentType, ok := attributes["datacontenttype"]; ok {
 		delete(attributes, "datacontenttype")
-		if _, _, err := mime.ParseMediaType(contentType); err != nil || !httpguts.ValidHeaderFieldValue(contentType) {
+		if _, _, err := mediaType(contentType); err != nil || !httpguts.ValidHeaderFieldValue(contentType) {
 			return event{}, eventErrorf("datacontenttype %q is no media type; write it as application/json", contentType)
 		}
 		ev.contentType = contentType
@@ -269,6 +272,9 @@ func jsonMembers(body []byte) (map[string]json.RawMessage, error) {
 		name, _ := t.(string) // the decoder lets only strings stand here
 		if _, ok := members[name]; ok {
 			return nil, fmt.Errorf("member %q stands twice", name)
+		}
+		if len(members) == maxMembers {
+			return nil, fmt.Errorf("the object has more than %d members; what is no attribute stands in data", maxMembers)
 		}
 		var raw json.RawMessage
 		if err := dec.Decode(&raw); err != nil {
@@ -370,7 +376,7 @@ func validText(s string) bool {
 func parseTime(s string) (time.Time, error) {
 	t, err := time.Parse(time.RFC3339Nano, strings.ToUpper(s))
 	if err != nil {
-		return time.Time{}, fmt.Errorf("%q is no time as 2006-01-02T15:04:05Z (RFC 3339)", s)
+		return time.Time{}, fmt.Errorf("%q is no time as 2006-01-02T15:04:05Z (RFC 3339)", clip(s))
 	}
 	return t, nil
 }

@@ -173,6 +173,8 @@ func TestStructuredEventErrors(t *testing.T) {
 		{`{}`, "specversion"},
 		{`{"specversion":"1.0","id":null,"source":"/","type":"t"}`, "attribute id is missing"},
 		{`{"specversion":1.0,"id":"1","source":"/","type":"t"}`, "32-bit integer"},
+		{`{` + required + numbered(`,"x%d":1`, maxMembers-3) + `}`, "more than 1000 members"},
+		{`{` + required + `,"datacontenttype":"a/b;c=` + strings.Repeat("d", maxMediaType) + `"}`, "no media type"},
 		{`{` + required + `,"a":{}}`, "put objects into data"},
 		{`{` + required + `,"a":[]}`, "put objects into data"},
 		{`{` + required + `,"a":1.5}`, "32-bit integer"},
@@ -209,6 +211,7 @@ func TestEventFormats(t *testing.T) {
 		{"application/cloudevents", "", "is not supported"},
 		{"application/cloudevents+json; charset=utf-16", "", "charset"},
 		{"application/cloudevents+json; charset", "", "content-type"},
+		{"application/cloudevents+json; a=" + strings.Repeat("b", maxMediaType), "", "longer than 1024 bytes"},
 		{"application/cloudevents+json", "gzip", "send it unencoded"},
 	} {
 		h := http.Header{"Content-Type": {tt.contentType}}

@@ -3,7 +3,6 @@ package record
 import (
 	"encoding/base64"
 	"encoding/json"
-	"mime"
 	"net/http"
 	"strconv"
 	"strings"
@@ -129,15 +128,6 @@ func (e Event) appendData(dst []byte) []byte {
 	dst = append(dst, `,"data_base64":"`...)
 	dst = base64.StdEncoding.AppendEncode(dst, e.Data)
 	return append(dst, '"')
-}
-
-// isJSON tells whether a media type is JSON: */json or */*+json.
-func isJSON(contentType string) bool {
-	if contentType == jsonType {
-		return true
-	}
-	media, _, err := mime.ParseMediaType(contentType)
-	return err == nil && (strings.HasSuffix(media, "/json") || strings.HasSuffix(media, "+json"))
 }
 
 // AppendJSON writes the status as one line of JSON.

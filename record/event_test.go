@@ -84,6 +84,7 @@ func TestReplyEvent(t *testing.T) {
 }
 
 func TestEventData(t *testing.T) {
+	long := strings.Repeat("b", maxMediaType)
 	for _, tt := range []struct {
 		name, contentType, data string
 		want                    string // what follows the attributes
@@ -104,6 +105,7 @@ func TestEventData(t *testing.T) {
 		{"bytes", "image/png", "\x89PNG", `,"datacontenttype":"image/png","data_base64":"iVBORw=="}`},
 		{"text of no type", "", "hello", `,"datacontenttype":"text/plain; charset=utf-8","data":"hello"}`},
 		{"bytes of no type", "", "\xff", `,"datacontenttype":"application/octet-stream","data_base64":"/w=="}`},
+		{"long type", "application/json;a=" + long, "1", `,"datacontenttype":"application/json;a=` + long + `","data":"1"}`},
 		{"broken type", "json/", "1", `,"datacontenttype":"json/","data":"1"}`},
 		{"type that is not UTF-8", "a/\xff", "1", `,"datacontenttype":"a/\ufffd","data":"1"}`},
 	} {

@@ -68,26 +68,26 @@ func appendPair(dst []byte, name, value string) []byte {
 // over. The error is ErrForwarded.
 func ParseForwarded(s string) (Forwarded, error) {
 	var f, hop Forwarded
-	first, seen := true, ""
+	first, seen := true, make(nameSet)
 	for rest := s; ; {
 		rest = strings.TrimLeft(rest, " \t")
 		i := strings.IndexByte(rest, '=')
 		if i < 0 || !httpguts.ValidHeaderFieldName(rest[:i]) {
-			return Forwarded{}, fmt.Errorf("%w %q: want name=value", ErrForwarded, s)
+			return Forwarded{}, fmt.Errorf("%w %q: want name=value", ErrForwarded, clip(s))
 		}
 		name := strings.ToLower(rest[:i])
-		if strings.Contains(seen, ","+name+",") {
-			return Forwarded{}, fmt.Errorf("%w %q: %s stands twice", ErrForwarded, s, name)
+		if _, ok := seen[name]; ok {
+			return Forwarded{}, fmt.Errorf("%w %q: %s stands twice", ErrForwarded, clip(s), clip(name))
 		}
-		seen += "," + name + ","
+		seen[name] = struct{}{}
 		value, after, ok := forwardedValue(rest[i+1:])
 		if !ok {
-			return Forwarded{}, fmt.Errorf("%w %q: the value of %s is neither a token nor a quoted string", ErrForwarded, s, name)
+			return Forwarded{}, fmt.Errorf("%w %q: the value of %s is neither a token nor a quoted string", ErrForwarded, clip(s), clip(name))
 		}
 		switch name {
 		case "for":
 			if hop.For, ok = node(value); !ok {
-				return Forwarded{}, fmt.Errorf("%w %q: %q is no node", ErrForwarded, s, value)
+				return Forwarded{}, fmt.Errorf("%w %q: %q is no node", ErrForwarded, clip(s), clip(value))
 			}
 		case "proto":
 			hop.Proto = value
@@ -103,9 +103,11 @@ func ParseForwarded(s string) (Forwarded, error) {
 			if rest == "" {
 				return f, nil
 			}
-			hop, seen = Forwarded{}, ""
+			// A new set: to clear the old one would cost what it once held, at
+			// every hop.
+			hop, seen = Forwarded{}, make(nameSet)
 		case rest[0] != ';':
-			return Forwarded{}, fmt.Errorf("%w %q: want ; or , before %q", ErrForwarded, s, rest)
+			return Forwarded{}, fmt.Errorf("%w %q: want ; or , before %q", ErrForwarded, clip(s), clip(rest))
 		}
 		rest = rest[1:]
 	}

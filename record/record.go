@@ -38,8 +38,10 @@
 //
 // It neither produces nor consumes, and does not choose keys: placing a record
 // is the producer's business, for which [Partition] and [NewID] are the
-// arithmetic. It opens no stream URLs. It does not limit sizes; the gateway
-// limits bodies, the broker limits records.
+// arithmetic. It opens no stream URLs. It does not limit bodies and records:
+// the gateway does the one, the broker the other. What it reads from strangers
+// costs in proportion to its size, and of a reply's headers, which a gateway
+// keeps, it takes at most [MaxReplyFields] and [MaxReplyHeader].
 package record
 
 import "github.com/segmentio/kafka-go/protocol"

@@ -21,6 +21,15 @@ var (
 	ErrState = errors.New("unknown " + HeaderState)
 )
 
+// The bounds of what a reply's headers may hold. A worker is foreign, and a
+// gateway keeps many replies in memory for clients that come later.
+const (
+	// MaxReplyFields is how many field lines a client gets at most.
+	MaxReplyFields = 1000
+	// MaxReplyHeader is how many bytes their names and values have together at most.
+	MaxReplyHeader = 256 << 10
+)
+
 // Reply is a reply record: a response or a part of one, or a word about the
 // request's life.
 type Reply struct {
@@ -66,7 +75,9 @@ func (r Reply) Terminal() bool {
 //   - a missing :status is 200; one that is no number from 200 to 599 is 502;
 //   - Header has what may go to a client: valid names and values, nothing of
 //     the contract or of a framework's bookkeeping, no trace context, nothing
-//     hop-by-hop, neither Content-Length nor Date;
+//     hop-by-hop, neither Content-Length nor Date. Of these, in the
+//     record's order, it has at most MaxReplyFields lines and MaxReplyHeader
+//     bytes of names and values; a line that does not fit is dropped;
 //   - osmosis-more counts if it is exactly true;
 //   - numbers that do not parse are as if they were missing.
 //
@@ -92,7 +103,8 @@ func ParseReply(rec Record) (Reply, error) {
 			connection = append(connection, string(h.Value))
 		}
 	}
-	r.Header = httpHeader(rec.Headers, func(lower string) bool { return replyField(lower, connection) })
+	names := connectionNames(connection)
+	r.Header = httpHeader(rec.Headers, bound{MaxReplyFields, MaxReplyHeader}, func(lower string) bool { return replyField(lower, names) })
 	if !life {
 		return r, nil
 	}
@@ -101,7 +113,7 @@ func ParseReply(rec Record) (Reply, error) {
 	case StateDelivering, StateRetrying, StateFailed, StateCancelled:
 		return r, nil
 	}
-	return r, fmt.Errorf("%w %q", ErrState, string(r.State))
+	return r, fmt.Errorf("%w %q", ErrState, clip(string(r.State)))
 }
 
 // replySlots are the headers of a reply that count once.
@@ -171,7 +183,7 @@ func (r Reply) Record() Record {
 	if r.Part > 0 {
 		add(HeaderPart, strconv.Itoa(r.Part))
 	}
-	connection := r.Header["Connection"]
+	connection := connectionNames(r.Header["Connection"])
 	for _, name := range names {
 		lower := strings.ToLower(name)
 		if !replyField(lower, connection) {

@@ -118,6 +118,7 @@ func TestParseReplyHeaders(t *testing.T) {
 		{"Content-Length", "1", ""},
 		{"date", "x", ""},
 		{"connection", "close", ""},
+		{"close", "1", ""},
 		{"Keep-Alive", "1", ""},
 		{"proxy-connection", "x", ""},
 		{"proxy-authenticate", "x", ""},
@@ -175,6 +176,40 @@ func TestParseReplyManyValues(t *testing.T) {
 		if !slices.Equal(values, append(want[name], "appended")) {
 			t.Errorf("%s: %q after appending to all", name, values)
 		}
+	}
+}
+
+// A worker may send more than any client wants: what is within the bounds counts.
+func TestParseReplyBounds(t *testing.T) {
+	large := strings.Repeat("x", MaxReplyHeader/2)
+	for _, tt := range []struct {
+		name    string
+		headers []Header
+		want    []string // the names, sorted
+	}{
+		{"exactly the bytes", headers("aaaa", large[4:], "bbbb", large[4:]), []string{"Aaaa", "Bbbb"}},
+		{"one more", headers("aaaa", large[4:], "bbbb", large[4:]+"x", "c", "1"), []string{"Aaaa", "C"}},
+		{"none left", headers("aaaa", large[4:], "bbbb", large[4:], "c", ""), []string{"Aaaa", "Bbbb"}},
+		{"names count", headers(large, "", large+"x", "", "c", "1"), []string{"C", http.CanonicalHeaderKey(large)}},
+		{"padding does not", headers("aaaa", strings.Repeat(" ", MaxReplyHeader)+"x"), []string{"Aaaa"}},
+		{"nor what is dropped anyway", headers("aaaa", large+large[4:]+"\n", "date", large+large[4:], "bbbb", "1"), []string{"Bbbb"}},
+	} {
+		got, err := ParseReply(Record{Headers: append(headers("kafka_correlationId", "id"), tt.headers...)})
+		if names := sortedNames(got.Header); err != nil || !slices.Equal(names, tt.want) {
+			t.Errorf("%s: %.100q, %v; want %.100q", tt.name, names, err, tt.want)
+		}
+	}
+
+	many := headers("kafka_correlationId", "id", "date", "no", "x-bad", "\n", ":status", "201")
+	for i := range MaxReplyFields + 10 {
+		many = append(many, headers("set-cookie", fmt.Sprint(i))...)
+	}
+	got, err := ParseReply(Record{Headers: append(many, headers("osmosis-more", "true")...)})
+	if cookies := got.Header["Set-Cookie"]; err != nil || len(cookies) != MaxReplyFields || cookies[MaxReplyFields-1] != fmt.Sprint(MaxReplyFields-1) {
+		t.Errorf("%d cookies, %v; want the first %d", len(cookies), err, MaxReplyFields)
+	}
+	if !got.More || got.Status != 201 {
+		t.Errorf("behind many fields the contract's own are lost: status %d, more %t", got.Status, got.More)
 	}
 }
 

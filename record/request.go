@@ -247,7 +247,7 @@ func ParseRequest(rec Record) (Request, error) {
 			}
 		}
 	}
-	r.Header = httpHeader(rec.Headers, func(lower string) bool { return carried(lower, nil) })
+	r.Header = httpHeader(rec.Headers, unbounded, func(lower string) bool { return carried(lower, nil) })
 	switch {
 	case r.Method == "":
 		return Request{}, fmt.Errorf("%w: header %s is missing", ErrRequest, HeaderMethod)
@@ -269,17 +269,17 @@ func (r *Request) set(name string, value []byte) error {
 	switch name {
 	case HeaderMethod:
 		if !httpguts.ValidHeaderFieldName(text) { // the same grammar: a token
-			return fmt.Errorf("%s %q is no method", name, text)
+			return fmt.Errorf("%s %q is no method", name, clip(text))
 		}
 		r.Method = text
 	case HeaderPath:
 		if !strings.HasPrefix(text, "/") && text != "*" || strings.ContainsFunc(text, unfit) {
-			return fmt.Errorf("%s %q is no path", name, text)
+			return fmt.Errorf("%s %q is no path", name, clip(text))
 		}
 		r.Path = text
 	case HeaderScheme, HeaderAuthority, HeaderReplyTopic:
 		if !httpguts.ValidHeaderFieldValue(text) {
-			return fmt.Errorf("%s %q has control characters", name, text)
+			return fmt.Errorf("%s %q has control characters", name, clip(text))
 		}
 		switch name {
 		case HeaderScheme:
@@ -297,18 +297,18 @@ func (r *Request) set(name string, value []byte) error {
 		r.Forwarded = f
 	case HeaderReplyPartition:
 		if len(value) != 4 || value[0] > 0x7f {
-			return fmt.Errorf("%s is % x, want 4 bytes, big endian, not negative", name, value)
+			return fmt.Errorf("%s is % x, want 4 bytes, big endian, not negative", name, value[:min(len(value), 8)])
 		}
 		r.ReplyPartition = int32(binary.BigEndian.Uint32(value)) //nolint:gosec // the sign bit is off
 	case HeaderCorrelationID:
 		if !validID(value) {
-			return fmt.Errorf("%s %q is not 1 to %d visible ASCII characters", name, text, maxID)
+			return fmt.Errorf("%s %q is not 1 to %d visible ASCII characters", name, clip(text), maxID)
 		}
 		r.StreamID = text
 	case HeaderExpires:
 		ms, err := strconv.ParseInt(text, 10, 64)
 		if err != nil {
-			return fmt.Errorf("%s %q is no time in milliseconds", name, text)
+			return fmt.Errorf("%s %q is no time in milliseconds", name, clip(text))
 		}
 		r.Expires = time.UnixMilli(ms)
 	}

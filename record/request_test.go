@@ -163,7 +163,7 @@ func TestFromHTTPBadHeaders(t *testing.T) {
 
 func TestFromHTTPConnectionNames(t *testing.T) {
 	rec, err := FromHTTP(post("/", http.Header{
-		"Connection":     {"close, accept-language", "X-Mine"},
+		"Connection":     {"close,, ACCEPT-language\t, accept languag", "X-Mine"},
 		"Accept":         {"*/*"},
 		"Accept-Languag": {"kept"}, "Accept-Language": {"en"}, "X-Mine": {"1"},
 	}), nil, Meta{StreamID: "id", Names: []string{"X-Mine", "Connection"}})
