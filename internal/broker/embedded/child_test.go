@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -74,7 +75,7 @@ func startChild(t *testing.T, directory string, retention time.Duration, keep in
 	if err != nil {
 		t.Fatal(err)
 	}
-	line := append(wrap, self)
+	line := slices.Concat(wrap, []string{self})
 	command := exec.Command(line[0], line[1:]...) //nolint:gosec // the test's own
 	command.Env = append(os.Environ(), childDirectory+"="+directory, childRetention+"="+retention.String(), childKeepFree+"="+strconv.FormatInt(keep, 10))
 	var said strings.Builder
