@@ -41,7 +41,8 @@ type Job struct {
 
 // Crew keeps workers running.
 type Crew interface {
-	// Set changes the number of workers. It does not wait for them.
+	// Set changes the number of workers. It does not wait for them, and does
+	// nothing once Close was called.
 	Set(n int)
 	// Close stops all workers, waits for them, and kills those that take
 	// longer than the job's Drain.
@@ -83,13 +84,29 @@ func NewProcesses(job Job, command []string) *Processes {
 	return &Processes{job: job, command: command}
 }
 
-// Set starts or stops processes until there are n; the ones started last stop first.
+// Set starts or stops processes until there are n; the ones started last stop
+// first. After Close it does nothing.
 func (p *Processes) Set(n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closed {
-		return
+	if !p.closed {
+		p.resize(n)
 	}
+}
+
+// Close stops all processes and waits for them.
+func (p *Processes) Close() {
+	p.mu.Lock()
+	// In one critical section: a Set between the two would start workers that
+	// nobody stops, and the wait for them would not end.
+	p.closed = true
+	p.resize(0)
+	p.mu.Unlock()
+	p.running.Wait()
+}
+
+// resize starts or stops processes until there are n. The caller holds mu.
+func (p *Processes) resize(n int) {
 	for len(p.workers) > n {
 		last := len(p.workers) - 1
 		p.workers[last]()
@@ -101,15 +118,6 @@ func (p *Processes) Set(n int) {
 		p.workers = append(p.workers, stop)
 		p.running.Go(func() { p.keep(ctx, number) })
 	}
-}
-
-// Close stops all processes and waits for them.
-func (p *Processes) Close() {
-	p.Set(0)
-	p.mu.Lock()
-	p.closed = true
-	p.mu.Unlock()
-	p.running.Wait()
 }
 
 // keep runs one worker until ctx ends, again and again.

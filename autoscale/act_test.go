@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -130,5 +131,41 @@ func TestACommandThatCannotStartIsTriedAgain(t *testing.T) {
 	p.Set(1)
 	for range 2 {
 		await(t, lines, `"no-such-program-anywhere": executable file not found`)
+	}
+}
+
+// Whatever Set does meanwhile, what it started is stopped by Close, which ends.
+func TestCloseBesideSet(t *testing.T) {
+	for range 20 {
+		p := NewProcesses(Job{Logger: zap.NewNop(), Drain: time.Second}, []string{"no-such-program-anywhere"})
+		closed, stop := make(chan struct{}), make(chan struct{})
+		var setting, begun sync.WaitGroup
+		for range 8 {
+			begun.Add(1)
+			setting.Go(func() {
+				p.Set(1)
+				begun.Done()
+				for {
+					select {
+					case <-stop:
+						return
+					default:
+						p.Set(1)
+					}
+				}
+			})
+		}
+		begun.Wait()
+		go func() { p.Close(); close(closed) }()
+		select {
+		case <-closed:
+		case <-time.After(30 * time.Second):
+			t.Error("Close waits for a worker that was started beside it")
+		}
+		close(stop)
+		setting.Wait()
+		if t.Failed() {
+			return
+		}
 	}
 }
