@@ -31,6 +31,7 @@ type trial struct {
 	brokers []string
 	site    string
 	orders  []*order
+	stopped []*order // those with an end when the first worker had stopped
 }
 
 // hold runs one worker behind a gateway of its own: it is told to end in the
@@ -57,20 +58,20 @@ func (l language) hold(t *testing.T, gateway, broker string, brokers []string) {
 	if code != 0 && code != 128+int(syscall.SIGTERM) { // Java's way of telling
 		t.Errorf("SIGTERM: exit code %d", code)
 	}
-	stopped := done(tr.orders)
+	tr.stopped = ended(tr.orders)
 
 	burst = tr.place(ctx, secondBurst)
 	worker = start(t, "the second worker", folder, environment, l.run...)
 	anyOf(ctx, t, burst)
 	worker.kill()
-	killed := done(tr.orders)
+	killed := ended(tr.orders)
 
 	start(t, "the third worker", folder, environment, l.run...)
 	tr.place(ctx, thirdBurst)
 	for _, o := range tr.orders {
 		o.await(ctx, t)
 	}
-	t.Logf("%d requests: SIGTERM after %d answers (exit code %d), SIGKILL after %d", len(tr.orders), stopped, code, killed)
+	t.Logf("%d requests: SIGTERM after %d answers (exit code %d), SIGKILL after %d", len(tr.orders), len(tr.stopped), code, len(killed))
 	tr.checkClients()
 	tr.checkLog(ctx)
 }
@@ -136,6 +137,11 @@ func (tr *trial) checkLog(ctx context.Context) {
 	if tr.l.exactlyOnce && twice != 0 {
 		t.Errorf("a worker in transactions has answered twice: %d", twice)
 	}
+	for _, o := range tr.stopped {
+		if committed.results[o.id] != 1 {
+			t.Errorf("%q was done again, though the worker that did it had the time to commit", o.item)
+		}
+	}
 	if tr.l.accidents && aborted == 0 {
 		t.Error("no transaction with a reply was aborted")
 	}
@@ -185,17 +191,17 @@ func anyOf(ctx context.Context, t *testing.T, orders []*order) {
 	}
 }
 
-// done counts the orders that have ended.
-func done(orders []*order) int {
-	n := 0
+// ended gives the orders that have ended.
+func ended(orders []*order) []*order {
+	var all []*order
 	for _, o := range orders {
 		select {
 		case <-o.ended:
-			n++
+			all = append(all, o)
 		default:
 		}
 	}
-	return n
+	return all
 }
 
 // freeAddress gives a loopback address that nobody listens on just now. The port is
