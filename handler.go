@@ -196,9 +196,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 			return writeProblem(w, r, problem{Status: http.StatusUnauthorized, Detail: "This route ties requests to who sends them, and this request does not say who that is."})
 		}
 	}
-	key, err := idempotencyKey(r.Header)
-	if err != nil {
-		return writeProblem(w, r, problem{Status: http.StatusBadRequest, Detail: err.Error()})
+	key, refusal := idempotencyKey(r.Header)
+	if refusal != nil {
+		return writeProblem(w, r, *refusal)
 	}
 	body, refusal := h.readBody(w, r)
 	if refusal != nil {

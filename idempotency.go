@@ -41,27 +41,29 @@ const (
 // idempotencyKey gives the request's key, "" where it has none. A key is a
 // string of RFC 9651, in quotes, as the draft has it, or the same without
 // quotes, as other APIs take it; both spellings are one key.
-func idempotencyKey(header http.Header) (string, error) {
+func idempotencyKey(header http.Header) (string, *problem) {
 	lines := header[headerIdempotencyKey]
 	if len(lines) == 0 {
 		return "", nil
 	}
+	bad := func(detail string) (string, *problem) {
+		return "", &problem{Status: http.StatusBadRequest, Detail: detail + ` Write one such as "8e03978e-40d5-43dd-bc93-6894a57f9324".`}
+	}
 	if len(lines) > 1 {
-		return "", errors.New("The request has more than one Idempotency-Key.")
+		return bad("The request has more than one Idempotency-Key.")
 	}
-	key, ok := strings.Trim(lines[0], " \t"), true
+	key := strings.Trim(lines[0], " \t")
 	if strings.HasPrefix(key, `"`) {
-		key, ok = unquoteKey(key)
-	} else {
-		ok = !strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == ',' || r == ';' || r == '\\' })
+		unquoted, ok := unquoteKey(key)
+		if !ok {
+			return bad("The Idempotency-Key is no string in quotes.")
+		}
+		key = unquoted
+	} else if strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(`",;\`, r) }) {
+		return bad("The Idempotency-Key needs quotes for what it holds.")
 	}
-	switch {
-	case !ok:
-		return "", errors.New(`The Idempotency-Key cannot be read. Write it in quotes, such as "8e03978e-40d5-43dd-bc93-6894a57f9324".`)
-	case key == "":
-		return "", errors.New("The Idempotency-Key is empty.")
-	case len(key) > maxIdempotencyKey:
-		return "", fmt.Errorf("The Idempotency-Key has %d characters; up to %d are taken.", len(key), maxIdempotencyKey)
+	if key == "" || len(key) > maxIdempotencyKey {
+		return bad(fmt.Sprintf("The Idempotency-Key has %d characters; it may have 1 to %d.", len(key), maxIdempotencyKey))
 	}
 	return key, nil
 }

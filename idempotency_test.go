@@ -246,7 +246,7 @@ func TestIdempotencyKeyBadInput(t *testing.T) {
 		t.Error("two keys")
 	}
 	keyed(t, &Handler{}, func(t *testing.T, s *storefront) {
-		a := s.send(s.post("x", "Idempotency-Key", "a b")).want(t, 400, "Write it in quotes")
+		a := s.send(s.post("x", "Idempotency-Key", "a b")).want(t, 400, "needs quotes")
 		if a.Header.Get("Content-Type") != "application/problem+json" {
 			t.Errorf("%v", a.Header)
 		}

@@ -42,7 +42,7 @@ func (b *Book) unlocated() []int32 {
 }
 
 // start tells where partitions begin.
-func (b *Book) start(t broker.Topic, at map[int32]int64) {
+func (b *Book) start(at map[int32]int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for p, offset := range at {
@@ -55,6 +55,18 @@ func (b *Book) next(partition int32) int64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.life.partitions[partition].next
+}
+
+// read tells whether all that partitions held has been read.
+func (b *Book) read(partitions []int32) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, p := range partitions {
+		if !b.life.partitions[p].read {
+			return false
+		}
+	}
+	return true
 }
 
 // skip passes over what retention has deleted.

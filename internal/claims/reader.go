@@ -16,14 +16,17 @@ import (
 )
 
 const (
-	// maxWait is how long a broker holds a fetch while there is nothing new.
-	maxWait = time.Second
+	// maxWait is how long a broker holds a fetch while there is nothing new, and
+	// firstWait the same before all that was there has been read: requests wait for that.
+	maxWait   = time.Second
+	firstWait = 50 * time.Millisecond
 	// maxBytes bounds one answer.
 	maxBytes = 8 << 20
 	// refresh is how long a change of the topic that no error tells of may go unnoticed.
 	refresh = 10 * time.Second
-	// retry is when partitions that could not be read are tried again.
-	retry = time.Second
+	// retry is when partitions that could not be read are tried again. It is longer
+	// than maxWait, since it gives up the fetches that are held.
+	retry = 3 * time.Second
 	// askTime bounds a look at the topic.
 	askTime = 10 * time.Second
 )
@@ -161,7 +164,7 @@ func (r *reader) locate(ctx context.Context, topic broker.Topic) error {
 		return nil
 	}
 	starts, err := r.book.config.Broker.Offsets(ctx, topic, asked, broker.LogStart)
-	r.book.start(topic, starts)
+	r.book.start(starts)
 	return err
 }
 
@@ -174,6 +177,9 @@ func (r *reader) follow(ctx context.Context, topic broker.Topic, leader int32, p
 			// partition must not starve those after it.
 			p := partitions[(round+i)%len(partitions)]
 			q.From = append(q.From, broker.FetchFrom{Topic: topic.Name, ID: topic.ID, Partition: p, Offset: r.book.next(p)})
+		}
+		if !r.book.read(partitions) {
+			q.MaxWait = firstWait
 		}
 		asked := time.Now()
 		got, err := r.book.config.Broker.Fetch(ctx, q)
