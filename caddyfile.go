@@ -34,14 +34,25 @@ func init() {
 //		group       <consumer group>
 //		idempotency <window>
 //		cors        <origin…>
+//		deliver [<group>] {
+//			…
+//		}
 //		scale {
 //			…
 //		}
 //	}
 //
-// The block of scale is that of [Scale.UnmarshalCaddyfile], without a topic and
+// The block of deliver holds directives, which only the Caddyfile of a site can
+// read: see deliverBlock. The block of scale is that of [Scale.UnmarshalCaddyfile], without a topic and
 // a group: they are the route's.
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	return h.unmarshal(d, func(d *caddyfile.Dispenser) error {
+		return d.Errf("deliver can be read in a site only, where directives are known")
+	})
+}
+
+// unmarshal reads the handler; deliver reads that option.
+func (h *Handler) unmarshal(d *caddyfile.Dispenser, deliver option) error {
 	d.Next() // the directive's name
 	if err := text(&h.Topic, "[<matcher>] <topic>")(d); err != nil {
 		return err
@@ -59,6 +70,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"group":       text(&h.Group, "<consumer group>"),
 		"idempotency": duration(&h.Idempotency),
 		"cors":        words(&h.CORS, "<origin…>"),
+		"deliver":     deliver,
 		"scale": func(d *caddyfile.Dispenser) error {
 			if d.NextArg() {
 				return d.Errf("scale in a route takes no arguments, since topic and group are the route's; write: scale { … }")
@@ -103,7 +115,7 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 		return nil, h.WrapErr(err)
 	}
 	handler := new(Handler)
-	if err := handler.UnmarshalCaddyfile(h.Dispenser); err != nil {
+	if err := handler.unmarshal(h.Dispenser, deliverBlock(h, &handler.Deliver)); err != nil {
 		return nil, err
 	}
 	var routes []httpcaddyfile.ConfigValue

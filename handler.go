@@ -82,13 +82,18 @@ type Handler struct {
 	Idempotency caddy.Duration `json:"idempotency,omitempty"`
 
 	// Group is the consumer group of the workers, whose progress gives a
-	// queued request's position and ETA. Default: the topic's name.
+	// queued request's position and ETA. Default: the group of deliver, or else
+	// the topic's name.
 	Group string `json:"group,omitempty"`
 
 	// CORS are the origins, such as https://app.example.com, whose pages may
 	// use this route and its streams from another site; "*" admits all, without
 	// credentials. Default: none.
 	CORS []string `json:"cors,omitempty"`
+
+	// Deliver has the site's own handlers answer what is queued. Default:
+	// workers do.
+	Deliver *Deliver `json:"deliver,omitempty"`
 
 	// Scale runs workers for this route's topic.
 	Scale *Scale `json:"scale,omitempty"`
@@ -118,6 +123,15 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	app, err := ctx.App("osmosis")
 	if err != nil {
 		return fmt.Errorf("load the osmosis app: %w", err)
+	}
+	if h.Deliver != nil {
+		if err := h.Deliver.provision(ctx, h.Topic); err != nil {
+			return err
+		}
+		h.Group = or(h.Group, h.Deliver.Group)
+		if err := app.(*App).addDelivery(h.Deliver); err != nil {
+			return err
+		}
 	}
 	h.settle(app.(*App))
 	if h.Scale != nil {
@@ -182,6 +196,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		}
 	}
 	if !h.methods[r.Method] || isUpgrade(r) || isExtendedConnect(r) {
+		if h.Deliver != nil {
+			return h.Deliver.site.ServeHTTP(w, r, next)
+		}
 		return next.ServeHTTP(w, r)
 	}
 	if len(origins) > 0 {

@@ -209,6 +209,9 @@ func (a *App) Start() error {
 	a.cancel = cancel
 	a.working.Go(func() { a.createTopics(ctx, i.client) })
 	a.startClaims(ctx, i)
+	if err := a.startDeliveries(); err != nil {
+		return err
+	}
 	return a.startCrews()
 }
 
@@ -272,7 +275,7 @@ func (a *App) kafkaAddresses() string {
 // comes later go on to take requests and to let streams in. Those would all be
 // refused, and an EventSource that is refused gives up for good.
 func (a *App) Stop() error {
-	var errs []error
+	errs := []error{a.stopDeliveries()}
 	for _, key := range a.crews {
 		_, err := crews.Delete(key)
 		errs = append(errs, err)

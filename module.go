@@ -97,13 +97,14 @@ type App struct {
 	plan     plan
 	routes   routes
 
-	started chan struct{} // closed by Start: inside and keys are set
-	failed  chan struct{} // closed by Cleanup when Start never got that far
-	inside  *inside
-	keys    *hub.Keyring
-	crews   []string           // keys of the crews held
-	cancel  context.CancelFunc // ends what Start began
-	working sync.WaitGroup     // what Start began
+	started    chan struct{} // closed by Start: inside and keys are set
+	failed     chan struct{} // closed by Cleanup when Start never got that far
+	inside     *inside
+	keys       *hub.Keyring
+	crews      []string             // keys of the crews held
+	deliveries map[string]*delivery // those held, by key
+	cancel     context.CancelFunc   // ends what Start began
+	working    sync.WaitGroup       // what Start began
 }
 
 // Embedded configures the embedded broker. Its limits: one node, the data of

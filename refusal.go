@@ -56,7 +56,7 @@ func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, err error) erro
 	case errors.Is(err, ingress.ErrUnclear):
 		p = unavailable("The broker did not answer in time. The request may have been queued all the same: repeat it only if doing it twice does no harm.")
 	case errors.Is(err, hub.ErrNoFloor), errors.Is(err, ingress.ErrUnavailable):
-		p = unavailable("The broker cannot be reached. Nothing was queued; try again.")
+		p = unavailable(unreached(err) + " Nothing was queued; try again.")
 	default:
 		p = unavailable("The gateway could not queue the request; its log says why. Nothing was queued.")
 	}

@@ -8,11 +8,12 @@ import (
 // routes is what the app knows of the routes that use it; they tell it while
 // they are provisioned.
 type routes struct {
-	mu     sync.Mutex
-	topics []string
-	cors   map[string][]string // topic → origins of all routes to it
-	window time.Duration       // the longest for idempotency keys
-	scale  []*Scale
+	mu         sync.Mutex
+	topics     []string
+	cors       map[string][]string // topic → origins of all routes to it
+	window     time.Duration       // the longest for idempotency keys
+	scale      []*Scale
+	deliveries []*Deliver
 }
 
 // addRoute notes what a route needs of the app: its topic, its origins for the

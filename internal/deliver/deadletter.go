@@ -2,7 +2,6 @@ package deliver
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"strconv"
 	"time"
@@ -80,7 +79,7 @@ func (g *generation) post(j *job, topic string, l letter) error {
 	add(HeaderDeadPartition, strconv.Itoa(int(j.partition().number)))
 	add(HeaderDeadOffset, strconv.FormatInt(j.record.Offset, 10))
 	add(HeaderDeadTime, strconv.FormatInt(time.Now().UnixMilli(), 10))
-	for {
+	for told := false; ; {
 		if !g.holds() {
 			return errLost
 		}
@@ -90,8 +89,10 @@ func (g *generation) post(j *job, topic string, l letter) error {
 		if err == nil {
 			return nil
 		}
-		if errors.Is(err, ErrTooLarge) {
-			g.d.log.Error("dead letter is too large for its topic: raise max.message.bytes of it", zap.String("dead_letter", topic), zap.Error(err))
+		if !told {
+			// Its key waits for as long as this lasts, so somebody has to know.
+			g.d.log.Error("dead letter not produced; the request is kept, and tried again to be buried", g.fields(zap.String("dead_letter", topic), zap.Error(err))...)
+			told = true
 		}
 		if !pauseFor(g.tries, time.Second) {
 			return context.Cause(g.tries)

@@ -103,10 +103,10 @@ func TestPoisonUnderRebalances(t *testing.T) {
 		r.deliver(options(h, long))
 		r.send(1, keyless)
 		for i := range 12 {
-			time.Sleep(5 * time.Second)
+			pass(5 * time.Second)
 			if i%2 == 0 {
 				other := r.deliver(options(h, long))
-				time.Sleep(5 * time.Second)
+				pass(5 * time.Second)
 				other.Close()
 			}
 		}
@@ -172,9 +172,9 @@ func TestDeadline(t *testing.T) {
 		r.send(2, keyless)
 		r.eventually(func() bool { return begun.Load() == 1 }, func() string { return "no try" })
 		kill()
-		time.Sleep(sessionTimeout - drain + heartbeat)
+		pass(sessionTimeout - drain + heartbeat)
 		close(release)
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		if n, told := begun.Load(), r.replies()["s0"]; n != 1 || fmt.Sprint(told) != "[delivering 1: 0 ]" {
 			t.Errorf("%d tries, %v", n, told)
 		}
@@ -211,7 +211,7 @@ func TestTryIsCommittedBeforeTheNext(t *testing.T) {
 		}))
 		refuse.Store(true)
 		r.send(1, keyless)
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		if n := tries.Load(); n != 1 {
 			t.Errorf("%d tries while the first is not committed", n)
 		}
@@ -233,7 +233,7 @@ func TestUnreadableProgress(t *testing.T) {
 		r.commit(0, "osmosis9:from the future")
 		r.deliver(options(echo))
 		r.send(1, keyless)
-		time.Sleep(30 * time.Second)
+		pass(30 * time.Second)
 		if told := r.replies()["s0"]; len(told) != 1 {
 			t.Errorf("%v", told)
 		}

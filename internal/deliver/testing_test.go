@@ -273,3 +273,6 @@ func (r *rig) commit(offset int64, metadata string) {
 		r.t.Fatal(err)
 	}
 }
+
+// pass lets virtual time pass.
+func pass(d time.Duration) { time.Sleep(d) }

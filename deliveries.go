@@ -1,0 +1,151 @@
+package osmosis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/osmosis-gateway/caddy-osmosis/internal/deliver"
+	"github.com/osmosis-gateway/caddy-osmosis/internal/ingress"
+	"github.com/osmosis-gateway/caddy-osmosis/record"
+)
+
+// deliveries are the memberships in groups that deliver, by broker, topic and
+// group. They outlive a configuration, or each reload would be a rebalance; what
+// a configuration says of them is changed in place.
+var deliveries = caddy.NewUsagePool()
+
+// delivery is one of them. Several configurations may use it at once, while one
+// takes over from the other: what the last one says holds.
+type delivery struct {
+	*deliver.Delivery
+	insideKey string
+
+	mu    sync.Mutex
+	users []deliveryUser
+}
+
+type deliveryUser struct {
+	app     *App
+	options deliver.Options
+}
+
+// Destruct leaves the group.
+func (d *delivery) Destruct() error {
+	d.Close()
+	_, err := insides.Delete(d.insideKey)
+	return err
+}
+
+// use lets a configuration say how to deliver.
+func (d *delivery) use(app *App, o deliver.Options) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.users = append(d.users, deliveryUser{app, o})
+	d.Use(o)
+}
+
+// leave takes back what a configuration said. The one before counts again where
+// a reload has failed.
+func (d *delivery) leave(app *App) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.users = slices.DeleteFunc(d.users, func(u deliveryUser) bool { return u.app == app })
+	if n := len(d.users); n > 0 {
+		d.Use(d.users[n-1].options)
+	}
+}
+
+// addDelivery notes what a route has delivered.
+func (a *App) addDelivery(d *Deliver) error {
+	a.routes.mu.Lock()
+	defer a.routes.mu.Unlock()
+	for _, other := range a.routes.deliveries {
+		if other.topic == d.topic && other.Group == d.Group {
+			return fmt.Errorf("topic %s is delivered twice in the group %s: a request would be answered by either; give one of the routes another topic, or one deliver another group", d.topic, d.Group)
+		}
+	}
+	a.routes.deliveries = append(a.routes.deliveries, d)
+	a.routes.topics = append(a.routes.topics, d.topic)
+	return nil
+}
+
+// startDeliveries joins the groups, or goes on with what the configuration
+// before has joined.
+func (a *App) startDeliveries() error {
+	a.routes.mu.Lock()
+	defer a.routes.mu.Unlock()
+	a.deliveries = make(map[string]*delivery)
+	for _, d := range a.routes.deliveries {
+		key := fingerprint(a.plan.insideKey, d.topic, d.Group)
+		value, _, err := deliveries.LoadOrNew(key, func() (caddy.Destructor, error) { return a.newDelivery(d) })
+		if err != nil {
+			return fmt.Errorf("deliver %s: %w", d.topic, err)
+		}
+		a.deliveries[key] = value.(*delivery)
+		a.deliveries[key].use(a, d.options())
+	}
+	return nil
+}
+
+func (a *App) newDelivery(d *Deliver) (*delivery, error) {
+	value, _, err := insides.LoadOrNew(a.plan.insideKey, func() (caddy.Destructor, error) { return nil, errStopped })
+	if err != nil {
+		return nil, err
+	}
+	i := value.(*inside)
+	return &delivery{
+		insideKey: a.plan.insideKey,
+		Delivery: deliver.New(deliver.Config{
+			Broker: i.client, Producer: a.repliesTo(i), Topic: d.topic, Group: d.Group,
+			Logger: a.logger.Named("deliver"),
+		}, d.options()),
+	}, nil
+}
+
+// stopDeliveries lets go of them.
+func (a *App) stopDeliveries() error {
+	var errs []error
+	for key, d := range a.deliveries {
+		d.leave(a)
+		_, err := deliveries.Delete(key)
+		errs = append(errs, err)
+	}
+	a.deliveries = nil
+	return errors.Join(errs...)
+}
+
+// replies puts replies and dead letters on their topics. Those that are missing
+// are made as the configuration has it that the delivery began with.
+type replies struct {
+	producer *ingress.Producer
+	ensure   func(ctx context.Context, topic string) error
+}
+
+func (a *App) repliesTo(i *inside) replies {
+	return replies{i.producer, func(ctx context.Context, topic string) error { return a.ensure(ctx, i.client, topic) }}
+}
+
+// Produce implements deliver.Producer.
+func (r replies) Produce(ctx context.Context, topic string, partition int32, rec record.Record) error {
+	request := ingress.Request{Topic: topic, Record: rec}
+	if deadline, ok := ctx.Deadline(); ok {
+		request.Timeout = time.Until(deadline)
+	}
+	_, err := r.producer.Produce(ctx, request)
+	if errors.Is(err, ingress.ErrTopicMissing) {
+		if cause := r.ensure(ctx, topic); cause != nil {
+			return fmt.Errorf("%w: %w", err, cause)
+		}
+		_, err = r.producer.Produce(ctx, request)
+	}
+	if errors.Is(err, ingress.ErrTooLarge) {
+		err = fmt.Errorf("%w: %w", deliver.ErrTooLarge, err)
+	}
+	return err
+}
