@@ -130,13 +130,21 @@ func (e Event) appendData(dst []byte) []byte {
 	return append(dst, '"')
 }
 
-// AppendJSON writes the status as one line of JSON.
+// AppendJSON writes the status as one line of JSON. RetryAt is written as RFC
+// 3339 in UTC, always with three digits of a second's fraction; a year that has
+// no four digits there is left out.
 func (s Status) AppendJSON(dst []byte) []byte {
 	dst = append(dst, `{"status":`...)
 	dst = appendString(dst, string(s.Status))
 	dst = appendCount(dst, `,"attempt":`, s.Attempt)
 	dst = appendCount(dst, `,"code":`, s.Code)
-	return append(appendText(dst, `,"reason":`, s.Reason), '}')
+	dst = appendText(dst, `,"reason":`, s.Reason)
+	if !s.RetryAt.IsZero() && writable(s.RetryAt) {
+		dst = append(dst, `,"retry_at":"`...)
+		dst = s.RetryAt.UTC().AppendFormat(dst, "2006-01-02T15:04:05.000Z")
+		dst = append(dst, '"')
+	}
+	return append(dst, '}')
 }
 
 // AppendJSON writes the end as one line of JSON. Headers become an object of

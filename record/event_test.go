@@ -172,7 +172,7 @@ func TestEndJSON(t *testing.T) {
 
 // encoding/json, by the types' tags, says the same as the encoders by hand.
 func TestJSONAgainstTags(t *testing.T) {
-	for _, s := range []Status{{}, {Status: StateDelivering, Attempt: 1}, {Status: StateRetrying, Attempt: -1, Code: 500, Reason: "a\"\\\u2028\xff\n"}} {
+	for _, s := range []Status{{}, {Status: StateDelivering, Attempt: 1}, {Status: StateRetrying, Attempt: -1, Code: 500, Reason: "a\"\\\u2028\xff\n"}, {RetryAt: time.UnixMilli(1).UTC()}} {
 		var got, want Status
 		tagged, err := json.Marshal(s)
 		if err != nil {

@@ -2,6 +2,7 @@ package record
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -285,6 +286,7 @@ func TestReplyRecord(t *testing.T) {
 func FuzzParseReply(f *testing.F) {
 	f.Add("id", "200", "content-type", []byte("text/plain"), "x", []byte("a\r\nb"), []byte("body"))
 	f.Add("id", "abc", "osmosis-status", []byte("failed"), "osmosis-attempt", []byte("9"), []byte(`{"reason":"x"}`))
+	f.Add("id", "", "osmosis-status", []byte("retrying"), "", []byte(nil), []byte(`{"retry_at":"2026-11-24T18:00:01.2345+01:00","code":503}`))
 	f.Add("a\x00", "", "osmosis-more", []byte("true"), "\xff", []byte("\xff"), []byte(nil))
 	f.Add("id", "700", "connection", []byte("x"), "X", []byte("1"), []byte("\xff"))
 	f.Fuzz(func(t *testing.T, id, status, name1 string, value1 []byte, name2 string, value2, body []byte) {
@@ -300,7 +302,14 @@ func FuzzParseReply(f *testing.F) {
 		if r.State == "" && err == nil && (r.Status < 200 || r.Status > 599) {
 			t.Errorf("status %d", r.Status)
 		}
-		r.Progress()
+		progress := r.Progress()
+		text := progress.AppendJSON(nil)
+		if !json.Valid(text) || bytes.ContainsAny(text, "\r\n\x00") {
+			t.Errorf("the progress %q is not one line of JSON", text)
+		}
+		if again := (Reply{State: r.State, Body: text}).Progress(); again != progress {
+			t.Errorf("the progress %s reads as %+v, want %+v", text, again, progress)
+		}
 		if end := r.End().AppendJSON(nil); bytes.ContainsAny(end, "\r\n\x00") {
 			t.Errorf("the end %q is not one line", end)
 		}

@@ -3,6 +3,7 @@ package record
 import (
 	"encoding/json"
 	"net/http"
+	"time"
 )
 
 // State is where a request is in its life, in the words that clients read.
@@ -41,6 +42,10 @@ type Status struct {
 	Code int `json:"code,omitempty"`
 	// Reason says in a few words why.
 	Reason string `json:"reason,omitempty"`
+	// RetryAt is when the next try comes, to the millisecond and in UTC; zero
+	// where none comes or it is not known. The try may come later than that,
+	// for instance because others are before it.
+	RetryAt time.Time `json:"retry_at,omitzero"`
 }
 
 // End is how a stream ended. It is the data of an end event.
@@ -79,6 +84,24 @@ type life struct {
 	Attempts int    `json:"attempts"`
 	Code     int    `json:"code"`
 	Reason   string `json:"reason"`
+	// RetryAt is read by itself, so that one of another shape loses nothing else.
+	RetryAt json.RawMessage `json:"retry_at"`
+}
+
+// retryAt gives the time as a Status has it; zero where there is none.
+func (l life) retryAt() time.Time {
+	var t time.Time
+	if len(l.RetryAt) == 0 || json.Unmarshal(l.RetryAt, &t) != nil || !writable(t) {
+		return time.Time{}
+	}
+	return t.UTC().Truncate(time.Millisecond)
+}
+
+// writable tells whether RFC 3339, which has four digits for a year, can write
+// a time in UTC.
+func writable(t time.Time) bool {
+	year := t.UTC().Year()
+	return 0 <= year && year <= 9999
 }
 
 // life reads the value of a life-cycle record. The state stands in the header,
@@ -98,7 +121,7 @@ func (r Reply) life() life {
 // Progress gives what a life-cycle record says that does not end the stream.
 func (r Reply) Progress() Status {
 	l := r.life()
-	return Status{Status: r.State, Attempt: l.Attempt, Code: l.Code, Reason: l.Reason}
+	return Status{Status: r.State, Attempt: l.Attempt, Code: l.Code, Reason: l.Reason, RetryAt: l.retryAt()}
 }
 
 // End gives how the stream ended, for a record that is Terminal.
