@@ -11,6 +11,7 @@ import (
 	"github.com/segmentio/kafka-go"
 	"go.uber.org/zap"
 
+	"github.com/osmosis-gateway/caddy-osmosis/internal/backoff"
 	"github.com/osmosis-gateway/caddy-osmosis/internal/broker"
 )
 
@@ -168,7 +169,7 @@ func (f *floors) await(ctx context.Context) error {
 // run keeps the floors until the context ends. While a broker is down it tries
 // again, more and more rarely, and what is known stays as it is.
 func (f *floors) run(ctx context.Context) {
-	var failures backoff
+	var failures backoff.Backoff
 	for {
 		err := f.round(ctx)
 		if ctx.Err() != nil {
@@ -176,12 +177,12 @@ func (f *floors) run(ctx context.Context) {
 		}
 		f.report(err)
 		if err != nil {
-			failures.sleep(ctx)
+			failures.Sleep(ctx)
 			continue
 		}
-		failures.reset()
+		failures.Reset()
 		// However often a tail asks for a look, there is a pause between two.
-		pause(ctx, minBackoff, nil)
+		pause(ctx, backoff.Least, nil)
 		pause(ctx, floorInterval, f.look)
 	}
 }

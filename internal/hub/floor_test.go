@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/osmosis-gateway/caddy-osmosis/internal/backoff"
 	"github.com/osmosis-gateway/caddy-osmosis/internal/broker"
 )
 
@@ -171,7 +172,7 @@ func TestFloors(t *testing.T) {
 			t.Fatal("no error after a minute without a broker")
 		}
 		c.comeUp()
-		pass(2*maxBackoff + floorInterval)
+		pass(2*backoff.Most + floorInterval)
 		if err := g.floors.err(); err != nil {
 			t.Fatal(err)
 		}
@@ -193,7 +194,7 @@ func TestFloors(t *testing.T) {
 		pass(time.Minute)
 		wantKnown(t, g)
 		c.comeUp()
-		pass(2 * maxBackoff)
+		pass(2 * backoff.Most)
 		wantKnown(t, g, 0)
 	})
 
@@ -223,7 +224,7 @@ func TestFloors(t *testing.T) {
 		if err := c.CreateTopic(gatewayTopic, 2, nil); err != nil {
 			t.Fatal(err)
 		}
-		pass(2 * maxBackoff)
+		pass(2 * backoff.Most)
 		wantKnown(t, g, 0, 0)
 	})
 
@@ -246,7 +247,7 @@ func TestFloors(t *testing.T) {
 		if err := c.CreateTopic(gatewayTopic, 3, nil); err != nil {
 			t.Fatal(err)
 		}
-		for waited := time.Duration(0); len(g.known()) == 0 && waited < 2*maxBackoff; waited += floorSettle / 4 {
+		for waited := time.Duration(0); len(g.known()) == 0 && waited < 2*backoff.Most; waited += floorSettle / 4 {
 			pass(floorSettle / 4)
 		}
 		wantKnown(t, g, unknownFloor, unknownFloor, unknownFloor) // another topic, which was noticed
@@ -263,7 +264,7 @@ func TestFloors(t *testing.T) {
 		pass(time.Second)
 		wantKnown(t, g, 0, unknownFloor, 0)
 		fault.Remove()
-		pass(2 * maxBackoff)
+		pass(2 * backoff.Most)
 		wantKnown(t, g, 0, 0, 0)
 	})
 }

@@ -119,7 +119,7 @@ func (h *home) run(ctx context.Context) {
 
 // join begins the membership. An error would mean that the configuration is
 // wrong, which is this file's own doing.
-func (h *home) join() (*kafka.ConsumerGroup, *wires) {
+func (h *home) join() (*kafka.ConsumerGroup, *broker.Wires) {
 	c := h.config.broker.Group()
 	c.ID = h.config.group
 	c.Topics = []string{h.config.topic}
@@ -130,8 +130,8 @@ func (h *home) join() (*kafka.ConsumerGroup, *wires) {
 	// Growth is watched in serve: kafka-go's watcher creates topics, see run,
 	// and joins again without a pause while the topic is gone.
 	c.WatchPartitionChanges = false
-	wires := newWires(c.Dialer.DialFunc)
-	c.Dialer.DialFunc = wires.dial
+	wires := broker.NewWires(c.Dialer.DialFunc)
+	c.Dialer.DialFunc = wires.Dial
 	group, err := kafka.NewConsumerGroup(c)
 	if err != nil {
 		h.config.log.Error("group of gateways not joined", zap.String("group", h.config.group), zap.Error(err))
@@ -144,8 +144,8 @@ func (h *home) join() (*kafka.ConsumerGroup, *wires) {
 // anywhere in a join or a rebalance, which waits for brokers and for the slowest
 // member; so after leaveTimeout its connections are cut, and the broker finds
 // out by the session's end.
-func leave(group *kafka.ConsumerGroup, w *wires) {
-	cut := time.AfterFunc(leaveTimeout, w.cut)
+func leave(group *kafka.ConsumerGroup, w *broker.Wires) {
+	cut := time.AfterFunc(leaveTimeout, w.Cut)
 	defer cut.Stop()
 	_ = group.Close() // always nil
 }

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/osmosis-gateway/caddy-osmosis/internal/backoff"
 )
 
 // locations remembers where in a partition's log a time begins, by minute. They
@@ -39,7 +41,7 @@ func (p *partition) locate(at time.Time) (int64, bool) {
 
 // locateAll asks for the times that are wanted until none is left.
 func (p *partition) locateAll(ctx context.Context) {
-	var pause backoff
+	var pause backoff.Backoff
 	for {
 		minute, ok := p.nextLocation()
 		if !ok {
@@ -52,12 +54,12 @@ func (p *partition) locateAll(ctx context.Context) {
 			}
 			p.hub.log.Debug("time not found in a log", zap.String("topic", p.topic.name), zap.Int32("partition", p.index), zap.Error(err))
 			p.topic.outdated()
-			if !pause.sleep(ctx) {
+			if !pause.Sleep(ctx) {
 				return
 			}
 			continue
 		}
-		pause.reset()
+		pause.Reset()
 		p.located(minute, offset)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/segmentio/kafka-go"
 	"go.uber.org/zap"
 
+	"github.com/osmosis-gateway/caddy-osmosis/internal/backoff"
 	"github.com/osmosis-gateway/caddy-osmosis/internal/broker"
 )
 
@@ -16,7 +17,7 @@ import (
 // time and speaks for all who wanted to know when it was asked, so a crowd of
 // new subscriptions costs no more questions than one.
 func (t *tail) runProbes(ctx context.Context) {
-	var pause backoff
+	var pause backoff.Backoff
 	for {
 		select {
 		case <-t.probes:
@@ -32,10 +33,10 @@ func (t *tail) runProbes(ctx context.Context) {
 			}
 		}
 		if !failed {
-			pause.reset()
+			pause.Reset()
 			continue
 		}
-		pause.sleep(ctx)
+		pause.Sleep(ctx)
 		t.probe()
 	}
 }

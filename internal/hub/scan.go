@@ -9,6 +9,7 @@ import (
 	"github.com/segmentio/kafka-go"
 	"go.uber.org/zap"
 
+	"github.com/osmosis-gateway/caddy-osmosis/internal/backoff"
 	"github.com/osmosis-gateway/caddy-osmosis/internal/broker"
 	"github.com/osmosis-gateway/caddy-osmosis/record"
 )
@@ -128,7 +129,7 @@ func (p *partition) beginPass() bool {
 
 // pass reads up to the window, or until nobody rides any more.
 func (p *partition) pass(ctx context.Context) {
-	var pause backoff
+	var pause backoff.Backoff
 	for {
 		at, more := p.nextStop()
 		if !more {
@@ -138,7 +139,7 @@ func (p *partition) pass(ctx context.Context) {
 		f, err := p.fetch(ctx, at)
 		if err == nil {
 			p.deliver(at, f, tick)
-			pause.reset()
+			pause.Reset()
 			continue
 		}
 		if ctx.Err() != nil {
@@ -153,7 +154,7 @@ func (p *partition) pass(ctx context.Context) {
 		case moved(err):
 			p.topic.outdated()
 		}
-		if !pause.sleep(ctx) {
+		if !pause.Sleep(ctx) {
 			return
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/segmentio/kafka-go"
 	"go.uber.org/zap"
 
+	"github.com/osmosis-gateway/caddy-osmosis/internal/backoff"
 	"github.com/osmosis-gateway/caddy-osmosis/internal/broker"
 )
 
@@ -119,7 +120,7 @@ type following struct {
 
 // run fetches until the hub closes.
 func (t *tail) run(ctx context.Context) {
-	var pause backoff
+	var pause backoff.Backoff
 	for round := 0; ctx.Err() == nil; round++ {
 		select {
 		case <-t.changed: // what follows sees the change
@@ -142,9 +143,9 @@ func (t *tail) run(ctx context.Context) {
 			for _, f := range followed {
 				f.topic.outdated()
 			}
-			pause.sleep(ctx)
+			pause.Sleep(ctx)
 		default:
-			pause.reset()
+			pause.Reset()
 			for i := range got {
 				t.process(followed, &got[i], tick)
 			}

@@ -9,6 +9,7 @@ import (
 	"github.com/segmentio/kafka-go"
 	"go.uber.org/zap"
 
+	"github.com/osmosis-gateway/caddy-osmosis/internal/backoff"
 	"github.com/osmosis-gateway/caddy-osmosis/internal/broker"
 )
 
@@ -60,7 +61,7 @@ func (t *topic) outdated() {
 
 // run keeps what is known of the topic up to date until nobody needs it.
 func (t *topic) run(ctx context.Context) {
-	var pause backoff
+	var pause backoff.Backoff
 	timer := time.NewTimer(topicRefresh)
 	defer timer.Stop()
 	for !t.end() {
@@ -76,7 +77,7 @@ func (t *topic) run(ctx context.Context) {
 			t.miss(tick)
 		default:
 			level := zap.DebugLevel
-			if pause.failures == 0 { // the tries that follow say the same
+			if pause.Failures() == 0 { // the tries that follow say the same
 				level = zap.WarnLevel
 			}
 			t.hub.log.Log(level, "reply topic not reachable", zap.String("topic", t.name), zap.Error(err))
@@ -87,16 +88,16 @@ func (t *topic) run(ctx context.Context) {
 			case <-ctx.Done():
 				return
 			case <-timer.C:
-				pause.reset()
+				pause.Reset()
 				continue
 			case <-t.stale:
 			}
-			if pause.failures == 0 { // the first word of a change is acted on at once
-				pause.failures++
+			if pause.Failures() == 0 { // the first word of a change is acted on at once
+				pause.Next()
 				continue
 			}
 		}
-		if !pause.sleep(ctx) {
+		if !pause.Sleep(ctx) {
 			return
 		}
 	}

@@ -1,4 +1,4 @@
-package hub
+package broker
 
 import (
 	"context"
@@ -11,12 +11,12 @@ import (
 func TestWires(t *testing.T) {
 	bubble(t, "cut ends reads and refuses dials", func(t *testing.T) {
 		var far []net.Conn
-		w := newWires(func(context.Context, string, string) (net.Conn, error) {
+		w := NewWires(func(context.Context, string, string) (net.Conn, error) {
 			near, other := net.Pipe()
 			far = append(far, other)
 			return near, nil
 		})
-		conn, err := w.dial(t.Context(), "tcp", "kafka:9092")
+		conn, err := w.Dial(t.Context(), "tcp", "kafka:9092")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -26,11 +26,11 @@ func TestWires(t *testing.T) {
 			read <- err
 		}()
 		synctest.Wait()
-		w.cut()
+		w.Cut()
 		if err := <-read; err == nil {
 			t.Fatal("the read went on")
 		}
-		if _, err := w.dial(t.Context(), "tcp", "kafka:9092"); !errors.Is(err, errCut) {
+		if _, err := w.Dial(t.Context(), "tcp", "kafka:9092"); !errors.Is(err, errCut) {
 			t.Fatal(err)
 		}
 		for _, conn := range far {
@@ -39,28 +39,28 @@ func TestWires(t *testing.T) {
 	})
 
 	bubble(t, "cut ends a dial under way", func(t *testing.T) {
-		w := newWires(func(ctx context.Context, _, _ string) (net.Conn, error) {
+		w := NewWires(func(ctx context.Context, _, _ string) (net.Conn, error) {
 			<-ctx.Done()
 			return nil, ctx.Err()
 		})
 		dialed := make(chan error, 1)
 		go func() {
-			_, err := w.dial(context.Background(), "tcp", "kafka:9092")
+			_, err := w.Dial(context.Background(), "tcp", "kafka:9092")
 			dialed <- err
 		}()
 		synctest.Wait()
-		w.cut()
+		w.Cut()
 		if err := <-dialed; err == nil {
 			t.Fatal("no error")
 		}
 	})
 
 	t.Run("a closed connection is forgotten", func(t *testing.T) {
-		w := newWires(func(context.Context, string, string) (net.Conn, error) {
+		w := NewWires(func(context.Context, string, string) (net.Conn, error) {
 			near, _ := net.Pipe()
 			return near, nil
 		})
-		conn, err := w.dial(t.Context(), "tcp", "kafka:9092")
+		conn, err := w.Dial(t.Context(), "tcp", "kafka:9092")
 		if err != nil {
 			t.Fatal(err)
 		}
