@@ -39,6 +39,9 @@ type Event struct {
 	Time time.Time
 	// Status is a reply's HTTP status, an extension attribute; 0 for none.
 	Status int
+	// Name is the name that a reply's event had at the service which answered,
+	// the extension attribute event; empty for none.
+	Name string
 	// ContentType is the media type of the data; empty where it is not known.
 	ContentType string
 	// Data is the body.
@@ -49,7 +52,7 @@ type Event struct {
 func ReplyEvent(cursor string, r Reply) Event {
 	return Event{
 		Type: TypeReply, StreamID: r.StreamID, ID: cursor, Cursor: cursor,
-		Status: r.Status, ContentType: r.Header.Get("Content-Type"), Data: r.Body,
+		Status: r.Status, Name: r.Event, ContentType: r.Header.Get("Content-Type"), Data: r.Body,
 	}
 }
 
@@ -97,6 +100,7 @@ func (e Event) AppendJSON(dst []byte) []byte {
 		dst = append(dst, `,"status":`...)
 		dst = strconv.AppendInt(dst, int64(e.Status), 10)
 	}
+	dst = appendText(dst, `,"event":`, e.Name)
 	return append(e.appendData(dst), '}')
 }
 

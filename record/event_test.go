@@ -20,6 +20,7 @@ type decoded struct {
 	Time            *time.Time      `json:"time"`
 	Cursor          *string         `json:"cursor"`
 	Status          *int            `json:"status"`
+	Event           *string         `json:"event"`
 	DataContentType *string         `json:"datacontenttype"`
 	Data            json.RawMessage `json:"data"`
 	DataBase64      *[]byte         `json:"data_base64"`
@@ -43,7 +44,8 @@ func checkEventJSON(t *testing.T, e Event) decoded {
 	if err := dec.Decode(&d); err != nil {
 		t.Fatalf("%v in %q", err, out)
 	}
-	if d.SpecVersion != "1.0" || d.Type != e.Type || d.ID != string([]rune(e.ID)) {
+	if d.SpecVersion != "1.0" || d.Type != e.Type || d.ID != string([]rune(e.ID)) ||
+		(d.Event != nil) != (e.Name != "") || d.Event != nil && *d.Event != e.Name {
 		t.Errorf("attributes of %+v: %s", e, out)
 	}
 	if d.Data != nil && d.DataBase64 != nil {
@@ -78,6 +80,16 @@ func TestReplyEvent(t *testing.T) {
 	checkEventJSON(t, e)
 	want := `{"specversion":"1.0","id":"0a1b2c3d-3-17","source":"/osmosis/orders","type":"osmosis.reply","subject":"id-1",` +
 		`"time":"2026-11-24T17:00:00.005Z","cursor":"0a1b2c3d-3-17","status":201,"datacontenttype":"application/json","data":{"a": 1}}`
+	if got := string(e.AppendJSON(nil)); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+// The name that an event had at the upstream is an extension attribute.
+func TestReplyEventName(t *testing.T) {
+	e := ReplyEvent("c", Reply{StreamID: "id-1", Status: 200, Event: "tok\"en"})
+	checkEventJSON(t, e)
+	want := `{"specversion":"1.0","id":"c","source":"/osmosis/","type":"osmosis.reply","subject":"id-1","cursor":"c","status":200,"event":"tok\"en"}`
 	if got := string(e.AppendJSON(nil)); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}

@@ -21,7 +21,10 @@
 //
 // A reply is a record with the same kafka_correlationId on the reply topic and
 // partition that the request names. Its headers are :status and the response's
-// headers, its value is the body. With osmosis-more: true it is one of several.
+// headers, its value is the body. With osmosis-more: true it is one of several,
+// which osmosis-attempt and osmosis-part number. With osmosis-event: <name> it
+// was a server-sent event of that name at the service which answered, and
+// clients can get it as one again; see [Reply] for the names that count.
 // With osmosis-status it is no reply but a word about the request's life, and
 // its value is JSON.
 //
@@ -74,6 +77,9 @@ const (
 	HeaderAttempt = "osmosis-attempt"
 	// HeaderPart numbers the replies of one try, from 1.
 	HeaderPart = "osmosis-part"
+	// HeaderEvent is the name that the event of this reply had in the stream of
+	// server-sent events from which it comes.
+	HeaderEvent = "osmosis-event"
 )
 
 // Header is one header of a record, kafka-go's own type, so that records go to

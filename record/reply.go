@@ -55,7 +55,16 @@ type Reply struct {
 
 	// Attempt is the number of the try that made the reply, from 1, and Part
 	// numbers the replies of one try, from 1. 0 where the worker does not say it.
+	// A number is at most 2147483647.
 	Attempt, Part int
+
+	// Event is the name of the server-sent event that the reply was at the
+	// service which answered; empty where it was none or had no name. It is text
+	// in UTF-8 without control characters, of at most 128 bytes, and none of the
+	// names that have a meaning in a client's stream: status, end, gap, binary,
+	// message, error and open. Any other name is as if there were none. In a
+	// life-cycle record it has no meaning and is empty.
+	Event string
 }
 
 // Terminal tells whether the record ends its stream: the last reply, a failure
@@ -79,7 +88,8 @@ func (r Reply) Terminal() bool {
 //     record's order, it has at most MaxReplyFields lines and MaxReplyHeader
 //     bytes of names and values; a line that does not fit is dropped;
 //   - osmosis-more counts if it is exactly true;
-//   - numbers that do not parse are as if they were missing.
+//   - numbers that do not parse, and names of events that Reply.Event may not
+//     have, are as if they were missing.
 //
 // So a careless worker's reply still reaches the client. ErrReply is returned
 // for a record that cannot be routed to a stream; ErrState for a life-cycle
@@ -108,7 +118,7 @@ func ParseReply(rec Record) (Reply, error) {
 	if !life {
 		return r, nil
 	}
-	r.Status, r.More = 0, false
+	r.Status, r.More, r.Event = 0, false, ""
 	switch r.State {
 	case StateDelivering, StateRetrying, StateFailed, StateCancelled:
 		return r, nil
@@ -117,7 +127,7 @@ func ParseReply(rec Record) (Reply, error) {
 }
 
 // replySlots are the headers of a reply that count once.
-var replySlots = []string{HeaderStatus, HeaderMore, HeaderState, HeaderAttempt, HeaderPart}
+var replySlots = []string{HeaderStatus, HeaderMore, HeaderState, HeaderAttempt, HeaderPart, HeaderEvent}
 
 // set reads one contract header.
 func (r *Reply) set(name string, value []byte) {
@@ -132,6 +142,10 @@ func (r *Reply) set(name string, value []byte) {
 		r.Attempt = parseCount(value)
 	case HeaderPart:
 		r.Part = parseCount(value)
+	case HeaderEvent:
+		if len(value) <= maxEventName && validEventName(string(value)) {
+			r.Event = string(value)
+		}
 	}
 }
 
@@ -155,12 +169,13 @@ func parseCount(v []byte) int {
 }
 
 // Record makes the record of a reply. Headers that the contract does not let
-// through to a client are left out; a Status of 0 is 200. The stream id is also
+// through to a client are left out, and so is an Event that may not be one; a
+// Status of 0 is 200. The stream id is also
 // the key, so that a producer which places by murmur2 finds the right
 // partition, if it does not set the one that the request names.
 func (r Reply) Record() Record {
 	names := sortedNames(r.Header)
-	headers := make([]Header, 0, len(names)+6)
+	headers := make([]Header, 0, len(names)+7)
 	add := func(name, value string) {
 		headers = append(headers, Header{Key: name, Value: []byte(value)})
 	}
@@ -175,6 +190,9 @@ func (r Reply) Record() Record {
 		add(HeaderStatus, strconv.Itoa(status))
 		if r.More {
 			add(HeaderMore, "true")
+		}
+		if validEventName(r.Event) {
+			add(HeaderEvent, r.Event)
 		}
 	}
 	if r.Attempt > 0 {

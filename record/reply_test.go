@@ -70,6 +70,40 @@ func TestParseReplyMore(t *testing.T) {
 	}
 }
 
+func TestParseReplyEvent(t *testing.T) {
+	for _, tt := range []struct{ name, want string }{
+		{"token", "token"},
+		{"content_block_delta", "content_block_delta"},
+		{" spaced name ", " spaced name "},
+		{"größe: 名前", "größe: 名前"},
+		{"Status", "Status"},
+		{"statuses", "statuses"},
+		{strings.Repeat("x", 128), strings.Repeat("x", 128)},
+		{strings.Repeat("x", 129), ""},
+		{strings.Repeat("ä", 65), ""},
+		{"", ""},
+		{"a\nb", ""}, {"a\r", ""}, {"\x00", ""}, {"a\tb", ""}, {"\x1b", ""}, {"a\x7f", ""}, {"a\u0085b", ""},
+		{"\xff", ""}, {"a\xc3", ""},
+		{"status", ""}, {"end", ""}, {"gap", ""}, {"binary", ""}, {"message", ""}, {"error", ""}, {"open", ""},
+	} {
+		got, err := ParseReply(Record{Headers: headers("kafka_correlationId", "id", "osmosis-event", tt.name, "osmosis-event", "second")})
+		if err != nil || got.Event != tt.want || len(got.Header) != 0 {
+			t.Errorf("osmosis-event %q gives %q, %v; want %q", tt.name, got.Event, err, tt.want)
+		}
+		v, ok := Reply{StreamID: "id", Event: tt.name}.Record().Header("osmosis-event")
+		if string(v) != tt.want || ok != (tt.want != "") {
+			t.Errorf("event %q is written as %q, %t; want %q", tt.name, v, ok, tt.want)
+		}
+	}
+	got, err := ParseReply(Record{Headers: headers("kafka_correlationId", "id", "osmosis-status", "retrying", "osmosis-event", "token")})
+	if err != nil || got.Event != "" {
+		t.Errorf("a life-cycle record gives event %q, %v", got.Event, err)
+	}
+	if _, ok := (Reply{StreamID: "id", State: StateRetrying, Event: "token"}).Record().Header("osmosis-event"); ok {
+		t.Error("a life-cycle record is written with an event")
+	}
+}
+
 func TestParseReplyCounts(t *testing.T) {
 	for value, want := range map[string]int{"1": 1, "2147483647": 2147483647, "2147483648": 0, "-1": 0, "": 0, "x": 0, "1.5": 0, "99999999999999999999": 0} {
 		got, err := ParseReply(Record{Headers: headers("kafka_correlationId", "id", "osmosis-attempt", value, "osmosis-part", value)})
@@ -287,6 +321,8 @@ func FuzzParseReply(f *testing.F) {
 	f.Add("id", "200", "content-type", []byte("text/plain"), "x", []byte("a\r\nb"), []byte("body"))
 	f.Add("id", "abc", "osmosis-status", []byte("failed"), "osmosis-attempt", []byte("9"), []byte(`{"reason":"x"}`))
 	f.Add("id", "", "osmosis-status", []byte("retrying"), "", []byte(nil), []byte(`{"retry_at":"2026-11-24T18:00:01.2345+01:00","code":503}`))
+	f.Add("id", "200", "osmosis-event", []byte("token"), "osmosis-status", []byte("failed"), []byte(nil))
+	f.Add("id", "200", "osmosis-event", []byte("größe"), "osmosis-part", []byte("3"), []byte("x"))
 	f.Add("a\x00", "", "osmosis-more", []byte("true"), "\xff", []byte("\xff"), []byte(nil))
 	f.Add("id", "700", "connection", []byte("x"), "X", []byte("1"), []byte("\xff"))
 	f.Fuzz(func(t *testing.T, id, status, name1 string, value1 []byte, name2 string, value2, body []byte) {
@@ -301,6 +337,9 @@ func FuzzParseReply(f *testing.F) {
 		checkHTTPHeader(t, r.Header)
 		if r.State == "" && err == nil && (r.Status < 200 || r.Status > 599) {
 			t.Errorf("status %d", r.Status)
+		}
+		if r.Event != "" && (r.State != "" || !validEventName(r.Event)) {
+			t.Errorf("event %q of state %q", r.Event, r.State)
 		}
 		progress := r.Progress()
 		text := progress.AppendJSON(nil)
