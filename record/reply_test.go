@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/net/http/httpguts"
 )
 
 func TestParseReply(t *testing.T) {
@@ -324,6 +326,7 @@ func FuzzParseReply(f *testing.F) {
 	f.Add("id", "200", "osmosis-event", []byte("token"), "osmosis-status", []byte("failed"), []byte(nil))
 	f.Add("id", "200", "osmosis-event", []byte("größe"), "osmosis-part", []byte("3"), []byte("x"))
 	f.Add("a\x00", "", "osmosis-more", []byte("true"), "\xff", []byte("\xff"), []byte(nil))
+	f.Add("id", "206", "osmosis-attempt", []byte("2147483647"), "osmosis-part", []byte("12"), []byte("piece"))
 	f.Add("id", "700", "connection", []byte("x"), "X", []byte("1"), []byte("\xff"))
 	f.Fuzz(func(t *testing.T, id, status, name1 string, value1 []byte, name2 string, value2, body []byte) {
 		rec := Record{Value: body, Headers: headers(name1, string(value1), name2, string(value2), HeaderCorrelationID, id, HeaderStatus, status)}
@@ -370,6 +373,53 @@ func FuzzParseReply(f *testing.F) {
 		}
 		if g, w := fmt.Sprintf("%#v", again), fmt.Sprintf("%#v", r); g != w {
 			t.Errorf("read again %s\nwant       %s", g, w)
+		}
+	})
+}
+
+// The pieces of one response keep their numbers and all else that tells them
+// apart: what Record writes, ParseReply reads.
+func FuzzReplyRecord(f *testing.F) {
+	f.Add("id", 200, int32(1), int32(1), true, "token", "text/event-stream", []byte("a"))
+	f.Add("id", 502, int32(2), int32(2147483647), false, "", "", []byte(nil))
+	f.Add("id", 0, int32(-1), int32(-2147483648), true, "status", "a\r\nb", []byte("\xff"))
+	f.Add("\x00", 700, int32(0), int32(0), false, "\x00", "", []byte{})
+	f.Fuzz(func(t *testing.T, id string, status int, attempt, part int32, more bool, event, contentType string, body []byte) {
+		for _, state := range []State{"", StateRetrying, StateFailed} {
+			in := Reply{
+				StreamID: id, Status: status, Header: http.Header{"Content-Type": {contentType}}, Body: body,
+				More: more, State: state, Attempt: int(attempt), Part: int(part), Event: event,
+			}
+			rec := in.Record()
+			out, err := ParseReply(rec)
+			if !validID([]byte(id)) {
+				if !errors.Is(err, ErrReply) {
+					t.Errorf("id %q gives %v", id, err)
+				}
+				return
+			}
+			want := in
+			want.Header, want.Attempt, want.Part = http.Header{}, max(in.Attempt, 0), max(in.Part, 0)
+			if v := strings.Trim(contentType, " \t"); httpguts.ValidHeaderFieldValue(contentType) && len("content-type")+len(v) <= MaxReplyHeader {
+				want.Header.Set("Content-Type", v)
+			}
+			if want.Body == nil {
+				want.Body = []byte{}
+			}
+			switch {
+			case state != "":
+				want.Status, want.More, want.Event = 0, false, ""
+			case status == 0:
+				want.Status = http.StatusOK
+			case status < 200 || status > 599:
+				want.Status = http.StatusBadGateway
+			}
+			if !validEventName(want.Event) {
+				want.Event = ""
+			}
+			if g, w := fmt.Sprintf("%#v", out), fmt.Sprintf("%#v", want); err != nil || g != w {
+				t.Errorf("written as %q it reads as %s, %v\nwant %s", lines(rec.Headers), g, err, w)
+			}
 		}
 	})
 }
