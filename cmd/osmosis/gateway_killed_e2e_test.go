@@ -41,8 +41,8 @@ func killedUnderLoad(t *testing.T, g *gateway, brokers []string) {
 	}
 	c.finish(t)
 	found := c.check(t, brokers)
-	if found.unknown > 64*kills || found.resumed == 0 {
-		t.Errorf("%d requests lost their connections, by 64 clients in %d kills; %d connections resumed", found.unknown, kills, found.resumed)
+	if found.accepted < total/2 || found.resumed == 0 {
+		t.Errorf("%d of %d got 202, %d connections resumed", found.accepted, total, found.resumed)
 	}
 	c.checkForgotten(t, 100)
 	t.Logf("the gateway killed %d times: %s", kills, found)
