@@ -67,6 +67,17 @@ func BenchmarkFromHTTP(b *testing.B) {
 	}
 }
 
+func BenchmarkScratchFromHTTP(b *testing.B) {
+	r, body, m := benchRequest()
+	var s Scratch
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := s.FromHTTP(r, body, m); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 func BenchmarkParseRequest(b *testing.B) {
 	r, body, m := benchRequest()
 	rec, err := FromHTTP(r, body, m)

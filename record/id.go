@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"fmt"
+	"sync"
 )
 
 const (
@@ -33,7 +34,7 @@ func NewID(partition, n int32) string {
 		seed [idRandom*6/8 + 4]byte
 	)
 	for {
-		_, _ = rand.Read(seed[:]) // never fails, it ends the process instead
+		random(seed[:])
 		base64.RawURLEncoding.Encode(id[:idRandom], seed[:idRandom*6/8])
 		h := murmurSeed ^ idLength
 		for i := 0; i < idRandom; i += 4 {
@@ -53,6 +54,29 @@ func NewID(partition, n int32) string {
 			next++
 		}
 	}
+}
+
+// randomness is what is left of the system's random bytes. Asking for a few
+// costs nearly as much as asking for many.
+type randomness struct {
+	bytes [512]byte
+	left  int
+}
+
+var randomnesses = sync.Pool{New: func() any { return new(randomness) }}
+
+// random fills b with bytes that nobody else gets.
+func random(b []byte) {
+	r := randomnesses.Get().(*randomness)
+	if r.left < len(b) {
+		_, _ = rand.Read(r.bytes[:]) // never fails, it ends the process instead
+		r.left = len(r.bytes)
+	}
+	taken := r.bytes[r.left-len(b) : r.left]
+	copy(b, taken)
+	clear(taken) // what was given away is not kept
+	r.left -= len(b)
+	randomnesses.Put(r)
 }
 
 // validID tells whether a correlation id may name a stream. It is wider than

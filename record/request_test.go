@@ -31,6 +31,34 @@ func post(path string, header http.Header) *http.Request {
 	return r
 }
 
+// A scratch makes what FromHTTP makes, whatever was made in it before.
+func TestScratch(t *testing.T) {
+	requests := []*http.Request{
+		post("/orders?rush=1", http.Header{"Content-Type": {"application/json"}, "Accept": {"text/html", "text/plain"}}),
+		post("/", nil),
+		post("/"+strings.Repeat("a", 3000), http.Header{"Baggage": slices.Repeat([]string{"x=1"}, 40)}),
+		post("/orders", http.Header{"Content-Type": {"application/cloudevents+json"}}),
+		post("/orders", http.Header{"Content-Type": {"text/plain"}}),
+	}
+	var s Scratch
+	for range 2 {
+		for _, r := range requests {
+			body := []byte(`{"specversion":"1.0","id":"1","source":"/x","type":"y","data":{"z":1}}`)
+			want, err := FromHTTP(r, body, testMeta)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := s.FromHTTP(r, body, testMeta)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(got.Value, want.Value) || !slices.EqualFunc(got.Headers, want.Headers, func(a, b Header) bool { return a.Key == b.Key && bytes.Equal(a.Value, b.Value) }) {
+				t.Errorf("%s: %q %q\nwant %q %q", r.URL, got.Headers, got.Value, want.Headers, want.Value)
+			}
+		}
+	}
+}
+
 func TestFromHTTP(t *testing.T) {
 	r := post("/orders/a%20b?rush=1&x=%2F", http.Header{
 		"Content-Type":        {"application/json"},
