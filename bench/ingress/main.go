@@ -56,7 +56,7 @@ func run(ctx context.Context, r *rig.Rig) error {
 		return err
 	}
 	if *before != "" {
-		p, err := r.Before(ctx, contest, *before)
+		p, _, err := r.Before(ctx, contest, *before)
 		if err != nil {
 			return err
 		}

@@ -71,14 +71,17 @@ func (r *Rig) Contenders(ctx context.Context, c Contest, kinds ...Kind) ([]*Proc
 }
 
 // Before starts Osmosis out of a program that was built earlier from
-// CaddyPackage, to compare what is there now with what was.
-func (r *Rig) Before(ctx context.Context, c Contest, program string) (*Process, error) {
+// CaddyPackage, to compare what is there now with what was. It gives the request
+// topic too.
+func (r *Rig) Before(ctx context.Context, c Contest, program string) (p *Process, topic string, err error) {
 	c.Suffix += "-before"
-	if err := r.CreateTopics(ctx, c.Kafka, c.Partitions, c.Topic(Osmosis)); err != nil {
-		return nil, err
+	topic = c.Topic(Osmosis)
+	if err := r.CreateTopics(ctx, c.Kafka, c.Partitions, topic); err != nil {
+		return nil, "", err
 	}
 	global, site := c.osmosis()
-	return r.caddy(ctx, program, Osmosis.Title()+" before", global, site)
+	p, err = r.caddy(ctx, program, Osmosis.Title()+" before", global, site)
+	return p, topic, err
 }
 
 // osmosis gives the configuration of Osmosis.

@@ -28,6 +28,7 @@ var (
 	inflight   = flag.String("inflight", "1,64", "how many requests are under way at a time; a run for each `number`")
 	rounds     = flag.Int("rounds", 3, "rounds; figures are medians over them")
 	duration   = flag.Duration("duration", time.Second, "time of each contender in a round")
+	before     = flag.String("before", "", "a `program` built earlier from ./bench/peers/caddy, to compare its Osmosis with today's")
 	profile    = flag.String("profile", "", "after the rounds, load Osmosis alone for 10 × the duration, write its CPU profile to this `file` and print its top")
 )
 
@@ -94,6 +95,14 @@ func start(ctx context.Context, r *rig.Rig) ([]contender, error) {
 	if err != nil {
 		return nil, err
 	}
+	topics := []string{requestTopic, contest.Topic(rig.Osmosis), contest.Topic(rig.Franz)}
+	if *before != "" {
+		p, topic, err := r.Before(ctx, contest, *before)
+		if err != nil {
+			return nil, err
+		}
+		servers, topics = append(servers, p), append(topics, topic)
+	}
 	for _, p := range servers {
 		request := load.Post(p.Site, "/orders", load.JSON(*size))
 		all = append(all, contender{name: p.Name, process: p, trip: func(ctx context.Context, inflight int, duration time.Duration) (load.Result, error) {
@@ -102,7 +111,7 @@ func start(ctx context.Context, r *rig.Rig) ([]contender, error) {
 	}
 	const worker = "./bench/peers/worker"
 	if _, err := r.Peer(ctx, "worker with franz-go", worker, "-kafka", kafka, "-client", "franz-go",
-		"-topics", strings.Join([]string{requestTopic, contest.Topic(rig.Osmosis), contest.Topic(rig.Franz)}, ",")); err != nil {
+		"-topics", strings.Join(topics, ",")); err != nil {
 		return nil, err
 	}
 	_, err = r.Peer(ctx, "worker with kafka-go", worker, "-kafka", kafka, "-client", "kafka-go", "-topics", contest.Topic(rig.Writer))
