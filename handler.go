@@ -333,6 +333,7 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, lease *lease, c
 		final, err := waitResult(ctx, sub)
 		if final != nil {
 			header.Del("Location")
+			final.again = func() subscription { return lease.hub.Follow(streamOf(claims), nil) }
 			return writeFinal(w, r, final, h.app.settings.writeTimeout)
 		}
 		if err != nil && r.Context().Err() != nil {
@@ -376,8 +377,15 @@ const pollAfter = "1"
 
 // isForm tells whether a browser sent the request from a form.
 func isForm(header http.Header) bool {
-	mediaType, _, _ := mime.ParseMediaType(header.Get("Content-Type"))
-	return mediaType == "application/x-www-form-urlencoded" || mediaType == "multipart/form-data"
+	kind := mediaType(header)
+	return kind == "application/x-www-form-urlencoded" || kind == "multipart/form-data"
+}
+
+// mediaType gives the media type of a message, without parameters; "" where it
+// says none that can be read.
+func mediaType(header http.Header) string {
+	kind, _, _ := mime.ParseMediaType(header.Get("Content-Type"))
+	return kind
 }
 
 // Interface guards

@@ -29,6 +29,8 @@ type snapshot struct {
 	// final is the last reply; where status is replied it is what the request
 	// is answered with.
 	final *hub.Entry
+	// parts are what it is made of, where it came in parts.
+	parts parts
 
 	// replies are those after the client's cursor, and gaps where some are
 	// missing. More of them follow where truncated.
@@ -79,6 +81,7 @@ func (s *snapshot) take(e hub.Event) {
 		// Whoever answers is at it, whether it said so or not.
 		s.status, s.attempt = record.StateDelivering, max(s.attempt, e.Entry.Reply.Attempt)
 		s.final, s.ending = e.Entry, e.Entry.Reply.Terminal()
+		s.parts.take(e.Entry)
 		s.last = e.Cursor.String()
 		s.add(e)
 	case hub.KindEnd:

@@ -24,6 +24,10 @@ type finalReply struct {
 	end record.End
 	// reply is the last reply; it counts where the stream was replied to.
 	reply record.Reply
+	// parts make the body where the reply is one of several that are one
+	// response; again reads the stream once more for them.
+	parts parts
+	again func() subscription
 	// sealed says that the response is read under a stream URL, which is kept
 	// out of caches and referrers whatever the worker says.
 	sealed bool
@@ -45,7 +49,10 @@ func (s *snapshot) result() *finalReply {
 		return nil
 	}
 	f := &finalReply{end: s.end.End}
-	if s.final != nil {
+	switch {
+	case s.parts.first != nil:
+		f.parts, f.reply = s.parts, s.parts.reply()
+	case s.final != nil:
 		f.reply = s.final.Reply
 	}
 	return f
@@ -72,6 +79,7 @@ func (v *visit) serveResult(w http.ResponseWriter, r *http.Request) error {
 	}
 	if f := s.result(); f != nil {
 		f.sealed = true
+		f.again = func() subscription { return v.hub.Follow(streamOf(v.claims), nil) }
 		return writeFinal(w, r, f, v.settings.writeTimeout)
 	}
 	h := w.Header()
@@ -126,10 +134,19 @@ func writeFinal(w http.ResponseWriter, r *http.Request, f *finalReply, timeout t
 		h.Set("Content-Type", typeOf(body))
 		h.Set("X-Content-Type-Options", "nosniff")
 	}
-	h.Set("Content-Length", strconv.Itoa(len(body)))
+	length := int64(len(body))
+	if f.parts.first != nil {
+		length = f.parts.length
+	}
+	h.Set("Content-Length", strconv.FormatInt(length, 10))
 	w.WriteHeader(status)
-	if r.Method != http.MethodHead {
-		_ = newStreamWriter(w, timeout).write(body) // who has gone cannot be told
+	out := newStreamWriter(w, timeout)
+	switch {
+	case r.Method == http.MethodHead:
+	case f.parts.first != nil:
+		f.parts.write(r.Context(), f.again(), out)
+	default:
+		_ = out.write(body) // who has gone cannot be told
 	}
 	return nil
 }

@@ -98,7 +98,8 @@ func (s eventStream) event(e hub.Event) error {
 }
 
 // encodeSSE encodes a record as an event: a reply that is text as one without
-// a name, which is what onmessage gets; any other reply as `binary`; a change
+// a name, which is what onmessage gets, unless it was an event with a name of its
+// own; any other reply as `binary`; a change
 // of state as `status`, without an id, since it is no place to resume from.
 func encodeSSE(e *hub.Entry) []byte {
 	id, body := e.Cursor.String(), e.Reply.Body
@@ -106,7 +107,7 @@ func encodeSSE(e *hub.Entry) []byte {
 	case e.Reply.State != "":
 		return newEvent("", "status", e.Reply.Progress().AppendJSON(nil))
 	case utf8.Valid(body):
-		return newEvent(id, "", body)
+		return newEvent(id, e.Reply.Event, body)
 	default:
 		return newEvent(id, "binary", base64.StdEncoding.AppendEncode(nil, body))
 	}

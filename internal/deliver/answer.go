@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"go.uber.org/zap"
 
@@ -220,8 +222,7 @@ func (w *response) Write(b []byte) (int, error) {
 	default:
 		w.buffer = append(w.buffer, b...)
 		for len(w.buffer) > maxPart && w.err == nil {
-			w.err = w.send(w.buffer[:maxPart], "", true)
-			w.buffer = append([]byte(nil), w.buffer[maxPart:]...)
+			w.err = w.sendPart(maxPart)
 		}
 	}
 	if w.err != nil {
@@ -252,8 +253,23 @@ func (w *response) flush() {
 	if w.over || w.err != nil || len(w.buffer) == 0 {
 		return
 	}
-	w.err = w.send(w.buffer, "", true)
-	w.buffer = nil
+	w.err = w.sendPart(len(w.buffer))
+}
+
+// sendPart sends the first n bytes of the buffer as a part, less those of a
+// character that is not complete yet: a part of a text is a text.
+func (w *response) sendPart(n int) error {
+	for i := 1; i < utf8.UTFMax && i < n; i++ {
+		if b := w.buffer[n-i]; utf8.RuneStart(b) {
+			if b >= utf8.RuneSelf && !utf8.FullRune(w.buffer[n-i:n]) {
+				n -= i
+			}
+			break
+		}
+	}
+	part := w.buffer[:n]
+	w.buffer = slices.Clone(w.buffer[n:])
+	return w.send(part, "", true)
 }
 
 // finish sends what is left, as the end.
@@ -307,7 +323,7 @@ func (w *response) send(body []byte, event string, more bool) error {
 	if w.parts <= 1 || !more {
 		r.Header = w.sent // the first tells what follows, and the last what the end was
 	}
-	_ = event // EVENT
+	r.Event = event
 	if err := w.g.reply(r, w.request); err != nil {
 		return fmt.Errorf("%w: %w", errUnsent, err)
 	}

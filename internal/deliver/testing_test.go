@@ -190,6 +190,8 @@ func (r *rig) replies() map[string][]string {
 		case reply.State != "":
 			p := reply.Progress()
 			text = fmt.Sprintf("%s %d: %d %s", p.Status, p.Attempt, p.Code, p.Reason)
+		case reply.Event != "":
+			text = fmt.Sprintf("part %d %s: %s", reply.Status, reply.Event, reply.Body)
 		case reply.More:
 			text = "part " + text
 		}

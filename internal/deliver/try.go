@@ -99,7 +99,7 @@ func (g *generation) fail(j *job, log *zap.Logger, options Options, request reco
 	}
 	log.Debug("try failed", zap.Int("attempt", n), zap.Int("code", result.code), zap.String("reason", result.reason), zap.Duration("pause", pause))
 	g.report(request, record.Status{
-		Status: record.StateRetrying, Attempt: n, Code: result.code, Reason: result.reason,
+		Status: record.StateRetrying, Attempt: n, Code: result.code, Reason: result.reason, RetryAt: next,
 	})
 	g.queue.park(j, pause)
 }
