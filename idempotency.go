@@ -201,11 +201,7 @@ func (h *Handler) validWindow() error {
 // of which nothing is queued yet.
 func produceClaims(p *ingress.Producer) func(context.Context, []byte, record.Record) (claims.Position, error) {
 	return func(ctx context.Context, placeBy []byte, rec record.Record) (claims.Position, error) {
-		request := ingress.Request{Topic: claims.Topic, Record: rec, PlaceBy: placeBy}
-		if deadline, ok := ctx.Deadline(); ok {
-			request.Timeout = time.Until(deadline)
-		}
-		ack, err := p.Produce(ctx, request)
+		ack, err := produceWithin(ctx, p, ingress.Request{Topic: claims.Topic, Record: rec, PlaceBy: placeBy})
 		if err != nil {
 			return claims.Position{}, errors.New(err.Error())
 		}

@@ -76,19 +76,26 @@ func (h *Handler) record(in incoming, c *hub.Claims) (record.Record, error) {
 // produce has the broker take the record, and notes in the claims where it
 // lies. A topic that is missing is made where that is allowed.
 func (h *Handler) produce(ctx context.Context, lease *lease, request ingress.Request, c *hub.Claims) error {
-	deadline, _ := ctx.Deadline()
-	request.Timeout = time.Until(deadline)
-	ack, err := lease.producer.Produce(ctx, request)
+	ack, err := produceWithin(ctx, lease.producer, request)
 	if errors.Is(err, ingress.ErrTopicMissing) {
 		if cause := h.app.ensure(ctx, lease.client, h.Topic); cause != nil {
 			return fmt.Errorf("%w: %w", err, cause)
 		}
-		request.Timeout = time.Until(deadline)
-		ack, err = lease.producer.Produce(ctx, request)
+		ack, err = produceWithin(ctx, lease.producer, request)
 	}
 	if err != nil {
 		return err
 	}
 	c.Partition, c.Offset, c.Incarnation = ack.Partition, ack.Offset, ack.Incarnation
 	return nil
+}
+
+// produceWithin produces within the context's deadline. Nothing is sent after
+// it: this process may have been frozen, and another gateway have acted on that.
+func produceWithin(ctx context.Context, p *ingress.Producer, request ingress.Request) (ingress.Ack, error) {
+	deadline, _ := ctx.Deadline()
+	if request.Timeout = time.Until(deadline); request.Timeout <= 0 {
+		return ingress.Ack{}, fmt.Errorf("%w: its time had passed before it was sent", ingress.ErrUnavailable)
+	}
+	return p.Produce(ctx, request)
 }

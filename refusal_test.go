@@ -19,6 +19,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/osmosis-gateway/caddy-osmosis/internal/claims"
 	"github.com/osmosis-gateway/caddy-osmosis/internal/hub"
 	"github.com/osmosis-gateway/caddy-osmosis/internal/ingress"
 	"github.com/osmosis-gateway/caddy-osmosis/record"
@@ -95,6 +96,11 @@ func TestRefusals(t *testing.T) {
 		"no topic":    {ingress.ErrTopicMissing, 503, "does not exist. Nothing was queued", true},
 		"refused":     {ingress.ErrRefused, 503, "Nothing was queued", true},
 		"unclear":     {ingress.ErrUnclear, 503, "may have been queued", true},
+		"key reused":  {claims.ErrReused, 422, "Nothing was queued", false},
+		"key pending": {claims.ErrPending, 503, "still being queued", false},
+		"not read":    {claims.ErrNotRead, 503, "Nothing was queued", false},
+		"keys full":   {claims.ErrFull, 503, "Nothing was queued", true},
+		"not claimed": {fmt.Errorf("%w: %s", claims.ErrUnwritten, ingress.ErrUnclear.Error()), 503, "Nothing was queued", true},
 		"no floor":    {fmt.Errorf("%w: %w", hub.ErrNoFloor, context.DeadlineExceeded), 503, "Nothing was queued", true},
 		"unavailable": {ingress.ErrUnavailable, 503, "Nothing was queued", true},
 		"closed":      {ingress.ErrClosed, 503, "Nothing was queued", true},

@@ -27,7 +27,7 @@ type Config struct {
 	// returns when all in-sync replicas have it, or when the context ends.
 	Produce func(ctx context.Context, placeBy []byte, r record.Record) (Position, error)
 
-	// Max bounds the live claims that are kept, some 400 bytes each. A log that
+	// Max bounds the live claims that are kept, some 350 bytes each. A log that
 	// holds more cannot be judged: see ErrFull. Default: 1,000,000.
 	Max int
 

@@ -138,6 +138,27 @@ func TestRetentionOvertakes(t *testing.T) {
 	})
 }
 
+// A gateway that was frozen beyond the window reads the claims of that time as
+// they were decided then: one that lost has not won because the winner has ended since.
+func TestFrozenGateway(t *testing.T) {
+	rigged(t, 1, func(t *testing.T, r *rig) {
+		b := r.book(Config{})
+		pass(5 * time.Second)
+		b.expect(t, "s", 'a', "turn of s").note(t, 1)
+		pass(window - time.Minute)
+		r.cut()
+		late := claim{marks: []Mark{mark('k', 'a')}, stream: stream("late"), until: time.Now().Add(window).UnixMilli(), patience: 1000}
+		r.put(late.record())
+		pass(5 * time.Minute)
+		r.mend()
+		pass(10 * time.Second)
+		if live := b.Live(); live != 0 {
+			t.Errorf("%d live claims", live)
+		}
+		b.expect(t, "t", 'b', "turn of t")
+	})
+}
+
 // A log that was cut off is read again from its start.
 func TestLogIsCutOff(t *testing.T) {
 	rigged(t, 1, func(t *testing.T, r *rig) {
