@@ -22,9 +22,14 @@ const (
 
 // Offsets asks the leaders of t where the given partitions stand: at LogStart,
 // at HighWatermark, or at the first record with at least the given Unix time in
-// milliseconds (the high watermark where no record is that new). A partition
-// that did not answer, or has no leader, is missing from the map, since unknown
-// is not zero; the error says why, also when others did answer.
+// milliseconds. Where no record is that new it is the high watermark as it was
+// before the question: a record that comes meanwhile may be as new, and lies at
+// or after it. A partition that did not answer, or has no leader, is missing
+// from the map, since unknown is not zero; the error says why, also when others
+// did answer.
+//
+// The question goes by the topic's name: a leader that has not heard yet that
+// the topic was deleted and made again answers for the former one.
 //
 // kafka-go's own ListOffsets is not used: it gives 0 for a partition that is
 // missing from the answer.
@@ -59,6 +64,11 @@ func (c *Client) Offsets(ctx context.Context, t Topic, partitions []int32, at in
 
 // offsets asks one broker.
 func (c *Client) offsets(ctx context.Context, leader int32, topic string, partitions []int32, at int64) (map[int32]int64, error) {
+	var ends map[int32]int64
+	var endErr error
+	if at >= 0 { // asked first, see Offsets
+		ends, endErr = c.offsets(ctx, leader, topic, partitions, HighWatermark)
+	}
 	// Version 0 answers with lists of segments.
 	version, err := c.version(ctx, leader, (&kmsg.ListOffsetsRequest{}).Key(), span{1, 6})
 	if err != nil {
@@ -81,7 +91,6 @@ func (c *Client) offsets(ctx context.Context, leader int32, topic string, partit
 	}
 	found := make(map[int32]int64, len(partitions))
 	var errs []error
-	var late []int32
 	for _, t := range answer.(*kmsg.ListOffsetsResponse).Topics {
 		for _, p := range t.Partitions {
 			switch err := failure(p.ErrorCode); {
@@ -92,16 +101,15 @@ func (c *Client) offsets(ctx context.Context, leader int32, topic string, partit
 			case p.Offset >= 0:
 				found[p.Partition] = p.Offset
 			case at >= 0: // no record is that new
-				late = append(late, p.Partition)
+				if end, ok := ends[p.Partition]; ok {
+					found[p.Partition] = end
+				} else {
+					errs = append(errs, endErr)
+				}
 			default:
 				errs = append(errs, fmt.Errorf("list offsets of topic %q, partition %d: offset %d", topic, p.Partition, p.Offset))
 			}
 		}
-	}
-	if len(late) > 0 {
-		ends, err := c.offsets(ctx, leader, topic, late, HighWatermark)
-		maps.Copy(found, ends)
-		errs = append(errs, err)
 	}
 	return found, errors.Join(errs...)
 }

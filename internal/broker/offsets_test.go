@@ -54,6 +54,27 @@ func TestOffsets(t *testing.T) {
 		}
 	})
 
+	bubble(t, "at a time later than all are no later than a record that comes meanwhile", func(t *testing.T) {
+		w := newWorld(t)
+		topic := w.make("orders", 1, map[string]string{"message.timestamp.type": "LogAppendTime"})
+		writer := w.writer()
+		w.write(writer, "orders", 0, "a", "b")
+		pass(time.Minute)
+		questions := 0
+		w.ControlKey(int16(kmsg.ListOffsets), func(kmsg.Request) (kmsg.Response, error, bool) {
+			w.KeepControl()
+			if questions++; questions == 2 {
+				w.SleepControl(func() { w.write(writer, "orders", 0, "new") })
+			}
+			return nil, nil, false
+		})
+		got, err := w.Offsets(t.Context(), topic, []int32{0}, time.Now().UnixMilli())
+		if err != nil || questions != 2 {
+			t.Fatal(err, questions)
+		}
+		wantOffsets(t, got, map[int32]int64{0: 2})
+	})
+
 	bubble(t, "of a partition without an answer are missing, not zero", func(t *testing.T) {
 		w := newWorld(t)
 		topic := w.make("orders", 3, nil)

@@ -13,6 +13,9 @@ type leg struct {
 	// byTime says that the stream's floor in this partition is not known and is
 	// looked for by the time of its token.
 	byTime bool
+	// since is the hub's clock when floor and cursor were known: an end of the log
+	// that was asked for earlier may lie below them.
+	since uint64
 
 	// gap is held back until it is known whether the stream's end is in what is
 	// left of the log. What is read meanwhile is kept in held.
@@ -46,11 +49,11 @@ type target struct {
 // aim sets the target once the log's end is known as of tick. With settled set,
 // a transaction that was open then is not waited for.
 func (t *target) aim(log ends, tick uint64, settled bool) {
-	if !t.known && log.known && log.highTick > tick {
-		*t = target{true, log.high}
+	if !t.known && log.known && log.high.after(tick) {
+		*t = target{true, log.high.at}
 	}
-	if settled && log.known && log.stableTick > tick && (!t.known || log.stable < t.at) {
-		*t = target{true, log.stable}
+	if settled && log.known && log.stable.after(tick) && (!t.known || log.stable.at < t.at) {
+		*t = target{true, log.stable.at}
 	}
 }
 

@@ -14,29 +14,30 @@ import (
 // token does not name, so that it knows no floor there. A day has 1,440 of them.
 // The partition's lock guards it.
 type locations struct {
-	known   map[int64]int64
+	known   map[int64]told
 	wanted  map[int64]struct{}
 	running bool
 }
 
 // locate gives the first offset with a log time at or after at, rounded down to
-// the minute. Where that is not known yet all readers are woken when it is.
-func (p *partition) locate(at time.Time) (int64, bool) {
+// the minute; where the log has none, an end that it had. Where that is not known
+// yet all readers are woken when it is.
+func (p *partition) locate(at time.Time) (told, bool) {
 	minute := at.Truncate(time.Minute).UnixMilli()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	l := &p.times
-	if offset, ok := l.known[minute]; ok {
-		return offset, true
+	if from, ok := l.known[minute]; ok {
+		return from, true
 	}
 	if l.wanted == nil {
-		l.known, l.wanted = make(map[int64]int64), make(map[int64]struct{})
+		l.known, l.wanted = make(map[int64]told), make(map[int64]struct{})
 	}
 	l.wanted[minute] = struct{}{}
 	if !l.running {
 		l.running = p.hub.spawn(p.locateAll)
 	}
-	return 0, false
+	return told{}, false
 }
 
 // locateAll asks for the times that are wanted until none is left.
@@ -80,7 +81,8 @@ func (p *partition) nextLocation() (int64, bool) {
 func (p *partition) located(minute, offset int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.times.known[minute] = offset
+	// The log is known to reach there now, which is later than it was asked.
+	p.times.known[minute] = told{offset, p.hub.tick()}
 	delete(p.times.wanted, minute)
 	for r := range p.readers {
 		r.notify()

@@ -59,16 +59,13 @@ type ends struct {
 	life int
 	// start is the first offset there is.
 	start int64
-	// high is the high watermark, and at least as high as all that was read. It
-	// is no older than an answer to a question asked at highTick. Answers may
-	// overtake each other, so a lower one counts only if it was asked for after
-	// highSeen, when this one was last confirmed.
-	high     int64
-	highTick uint64
+	// high is the high watermark, and at least as high as all that was read; no
+	// older than it says. Answers may overtake each other, so a lower one counts
+	// only if it was asked for after highSeen, when this one was last confirmed.
+	high     told
 	highSeen uint64
 	// stable is the offset up to which transactions are decided.
-	stable     int64
-	stableTick uint64
+	stable told
 }
 
 func newPartition(t *topic, index int32) *partition {
@@ -92,7 +89,7 @@ func (p *partition) found(start, high int64, tick uint64) {
 	if p.log.known || p.retired {
 		return
 	}
-	p.log = ends{known: true, life: p.log.life + 1, start: start, high: high, highTick: tick, highSeen: p.hub.tick()}
+	p.log = ends{known: true, life: p.log.life + 1, start: start, high: told{high, tick}, highSeen: p.hub.tick()}
 	for _, first := range p.watching {
 		for r := first; r != nil; r = r.after {
 			r.next = max(r.next, p.window.next)
@@ -130,10 +127,10 @@ func (p *partition) raise(high int64, tick uint64) {
 	if !p.log.known {
 		return
 	}
-	if high >= p.log.high || tick > p.log.highSeen {
-		p.log.high, p.log.highSeen = high, p.hub.tick()
+	if high >= p.log.high.at || tick > p.log.highSeen {
+		p.log.high.at, p.log.highSeen = high, p.hub.tick()
 	}
-	p.log.highTick = max(p.log.highTick, tick)
+	p.log.high.asked = max(p.log.high.asked, tick)
 }
 
 // position is where a tail goes on reading.
@@ -174,8 +171,8 @@ func (p *partition) take(from position, f broker.Fetched, tick uint64) {
 
 	p.log.start = max(p.log.start, f.LogStart)
 	p.raise(max(f.HighWatermark, f.Next), tick)
-	if tick > p.log.stableTick {
-		p.log.stable, p.log.stableTick = f.Stable, tick
+	if !p.log.stable.after(tick) {
+		p.log.stable = told{f.Stable, tick}
 	}
 	p.wakeAwaiting()
 }

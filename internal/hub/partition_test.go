@@ -57,12 +57,12 @@ func TestHighWatermarkThatIsTooLate(t *testing.T) {
 	between := h.tick()
 	p.fresh(6, h.tick())
 	p.fresh(5, between)
-	if p.log.high != 6 {
-		t.Fatalf("high watermark %d instead of 6", p.log.high)
+	if p.log.high.at != 6 {
+		t.Fatalf("high watermark %d instead of 6", p.log.high.at)
 	}
 	p.fresh(4, h.tick())
-	if p.log.high != 4 {
-		t.Fatalf("high watermark %d instead of 4: the log was cut off", p.log.high)
+	if p.log.high.at != 4 {
+		t.Fatalf("high watermark %d instead of 4: the log was cut off", p.log.high.at)
 	}
 }
 

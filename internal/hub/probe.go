@@ -76,7 +76,7 @@ func (t *tail) curious() map[*topic]*question {
 func (p *partition) curious() (end, begin bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return !p.log.known || p.wanted >= p.log.highTick, !p.log.known
+	return !p.log.known || !p.log.high.after(p.wanted), !p.log.known
 }
 
 // ask asks for the ends of one topic's partitions.

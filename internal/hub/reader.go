@@ -144,8 +144,8 @@ func (r *reader) read() (*Entry, outcome) {
 	if !p.log.known || p.retired {
 		return nil, nothing
 	}
-	if r.next > max(p.window.next, p.log.high) {
-		if p.log.highTick > r.tick {
+	if r.next > max(p.window.next, p.log.high.at) {
+		if p.log.high.after(r.tick) {
 			return nil, beyond
 		}
 		p.await(r, r.tick)
@@ -215,8 +215,8 @@ func (r *reader) bounds(tick uint64) (bounds, bool) {
 	defer p.mu.Unlock()
 	return bounds{
 		start: min(p.log.start, p.window.start),
-		end:   max(p.log.high, p.window.next),
-		fresh: p.log.highTick > tick,
+		end:   max(p.log.high.at, p.window.next),
+		fresh: p.log.high.after(tick),
 	}, p.log.known && !p.retired
 }
 
@@ -233,7 +233,7 @@ func (p *partition) await(r *reader, tick uint64) {
 	p.awaiting[r] = struct{}{}
 	// The clock of the wish is the tick after: an answer counts only if its
 	// question was asked later than the wish.
-	if p.log.highTick <= tick {
+	if !p.log.high.after(tick) {
 		p.wanted = max(p.wanted, tick)
 		if t := p.tail.Load(); t != nil {
 			t.probe()

@@ -28,7 +28,7 @@ func (s *Subscription) resolve() {
 		if slices.ContainsFunc(s.legs, func(l *leg) bool { return l.reader.partition.index == index }) {
 			continue
 		}
-		l := &leg{start: beginning{floor: s.stream.Floor, cursor: noCursor}}
+		l := &leg{start: beginning{floor: s.stream.Floor, cursor: noCursor}, since: s.tick}
 		switch {
 		case s.stream.Incarnation != current:
 			l.start.floor = logStart
@@ -101,19 +101,21 @@ func (s *Subscription) recreated(from string) {
 func (s *Subscription) place(l *leg) bool {
 	r := &l.reader
 	if l.byTime {
-		at, ok := r.partition.locate(s.stream.Issued.Add(-issuedGrace))
+		from, ok := r.partition.locate(s.stream.Issued.Add(-issuedGrace))
 		if !ok {
 			return false
 		}
-		l.byTime, l.start.floor = false, at
+		l.byTime, l.start.floor = false, from.at
+		// An end that was told before the floor was may lie below it.
+		l.since = max(l.since, from.asked)
 	}
-	log, ok := r.bounds(s.tick)
+	log, ok := r.bounds(l.since)
 	if !ok {
 		return false
 	}
 	to := l.start.land(log)
 	if to.ask {
-		r.await(s.tick)
+		r.await(l.since)
 		return false
 	}
 	r.seek(to.at)
