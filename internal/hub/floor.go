@@ -24,6 +24,8 @@ const (
 	// the question where its partitions stand. A leader that hears of it later
 	// than the broker that told would answer with the old life's offsets, which
 	// in the new life are a guess.
+	// Leaders are vouched for besides, which a broker that fetches by the topic's
+	// name (Kafka before 3.1) cannot be.
 	floorSettle = time.Second
 
 	// roundTimeout bounds one round, in which some request may go unanswered.
@@ -75,6 +77,8 @@ type floorsConfig struct {
 type floorSet struct {
 	incarnation uint32
 	offsets     []atomic.Int64 // by partition
+	// settled is set once every leader can have heard of this incarnation.
+	settled atomic.Bool
 }
 
 // gone tells whether the topic was there and is not any more.
@@ -103,7 +107,8 @@ func newFloors(c floorsConfig) *floors {
 
 // observe takes note of a high watermark that a fetch of the topic's given
 // incarnation showed. One from another incarnation, or of a partition beyond
-// those known, is no floor yet: it makes run look at the topic at once.
+// those known, is no floor yet: it makes run look at the topic at once. Nor is
+// any before the incarnation has settled.
 func (f *floors) observe(incarnation uint32, partition int32, highWatermark int64) {
 	if highWatermark < 0 || partition < 0 {
 		return // the answer was an error
@@ -111,6 +116,9 @@ func (f *floors) observe(incarnation uint32, partition int32, highWatermark int6
 	s := f.set.Load()
 	if s == nil || s.incarnation != incarnation || int(partition) >= len(s.offsets) {
 		f.lookNow()
+		return
+	}
+	if !s.settled.Load() {
 		return
 	}
 	if s.offsets[partition].Swap(highWatermark) == unknownFloor {
@@ -227,12 +235,15 @@ func (f *floors) round(ctx context.Context) error {
 	if recreated {
 		f.config.log.Warn("reply topic was made anew", zap.String("topic", t.Name))
 		pause(ctx, floorSettle, nil) // requests wait meanwhile
+		s.settled.Store(true)
 	}
 	partitions := make([]int32, t.Partitions())
 	for p := range partitions {
 		partitions[p] = int32(p)
 	}
-	at, err := f.config.broker.Offsets(ctx, t, partitions, broker.HighWatermark)
+	known, strange := vouched(ctx, f.config.broker, t, partitions)
+	at, err := f.config.broker.Offsets(ctx, t, known, broker.HighWatermark)
+	err = errors.Join(strange, err)
 	for p, offset := range at {
 		f.observe(s.incarnation, p, offset)
 	}
@@ -254,6 +265,7 @@ func (f *floors) adopt(t broker.Topic) (s *floorSet, recreated bool) {
 	s = newFloorSet(t)
 	recreated = old != nil && (old.incarnation != s.incarnation || len(old.offsets) > len(s.offsets) ||
 		old.gone() && t.ID == broker.TopicID{})
+	s.settled.Store(!recreated)
 	if old != nil && !recreated {
 		for p := range old.offsets {
 			// What a tail observes while this copies may be lost, which leaves

@@ -28,9 +28,11 @@ type partition struct {
 	tail atomic.Pointer[tail]
 	home bool // guarded by the hub's lock
 
-	mu     sync.Mutex
-	log    ends
-	window window
+	mu sync.Mutex
+	// vouched is the tail whose broker is known to mean this life of the topic.
+	vouched *tail
+	log     ends
+	window  window
 	// epoch is the leader epoch of what lies before the window's end, where it was read.
 	epoch   broker.Epoch
 	readers map[*reader]struct{}

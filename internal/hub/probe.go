@@ -47,6 +47,8 @@ type question struct {
 	partitions map[int32]*partition
 	// begin has those whose log's start is wanted too.
 	begin []int32
+	// strange has those for which this broker was not vouched for yet.
+	strange []int32
 }
 
 // curious collects, by topic, the partitions whose ends someone wants to know.
@@ -55,7 +57,7 @@ func (t *tail) curious() map[*topic]*question {
 	defer t.hub.mu.Unlock()
 	questions := make(map[*topic]*question)
 	for p := range t.partitions {
-		end, begin := p.curious()
+		end, begin, strange := p.curious(t)
 		if !end {
 			continue
 		}
@@ -68,19 +70,51 @@ func (t *tail) curious() map[*topic]*question {
 		if begin {
 			q.begin = append(q.begin, p.index)
 		}
+		if strange {
+			q.strange = append(q.strange, p.index)
+		}
 	}
 	return questions
 }
 
-// curious tells whether someone wants to know the log's end, and its start.
-func (p *partition) curious() (end, begin bool) {
+// curious tells whether someone wants to know the log's end, and its start, and
+// whether it is not known yet that the tail's broker means this life of the topic.
+func (p *partition) curious(t *tail) (end, begin, strange bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return !p.log.known || !p.log.high.after(p.wanted), !p.log.known
+	return !p.log.known || !p.log.high.after(p.wanted), !p.log.known, p.vouched != t
+}
+
+// meet has the tail's broker vouched for where it was not. The partitions for
+// which it cannot be are left out of the question.
+func (t *tail) meet(ctx context.Context, q *question) error {
+	known, err := vouched(ctx, t.hub.broker, q.is, q.strange)
+	for _, index := range q.strange {
+		if !slices.Contains(known, index) {
+			delete(q.partitions, index)
+			continue
+		}
+		p := q.partitions[index]
+		p.mu.Lock()
+		p.vouched = t
+		p.mu.Unlock()
+	}
+	q.begin = slices.DeleteFunc(q.begin, func(index int32) bool { return q.partitions[index] == nil })
+	if err == nil && len(known) < len(q.strange) {
+		err = kafka.LeaderNotAvailable
+	}
+	return err
 }
 
 // ask asks for the ends of one topic's partitions.
 func (t *tail) ask(ctx context.Context, q *question) error {
+	var strangeErr error
+	if len(q.strange) > 0 {
+		strangeErr = t.meet(ctx, q)
+	}
+	if len(q.partitions) == 0 {
+		return strangeErr
+	}
 	tick := t.hub.tick()
 	var starts map[int32]int64
 	var startErr error
@@ -99,9 +133,8 @@ func (t *tail) ask(ctx context.Context, q *question) error {
 		} else {
 			p.fresh(high, tick)
 		}
-		t.hub.observe(p, high)
 	}
-	return errors.Join(startErr, err)
+	return errors.Join(strangeErr, startErr, err)
 }
 
 // offset asks the partition's leader for one offset: a position of broker.Offsets.
