@@ -2,7 +2,6 @@ package hub
 
 import (
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
