@@ -1,7 +1,7 @@
 // Command streams measures open streams: what an idle one holds in memory, and
 // what a reply costs when many are open against when few are.
 //
-//	go run ./bench/streams [-streams 20000] [-few 100] [-rounds 3] [-replies 5000]
+//	go run ./bench/streams [-streams 20000] [-few 100] [-rounds 3] [-replies 10000]
 //
 // It opens event streams to Osmosis, and to a bare net/http server beside it,
 // each from as many source addresses as the default limit per client asks for.
@@ -23,7 +23,7 @@ var (
 	many    = flag.Int("streams", 20_000, "open streams; fewer where the limit of open files of a process is lower")
 	few     = flag.Int("few", 100, "open streams of the process that replies are compared with")
 	rounds  = flag.Int("rounds", 3, "rounds; figures of replies are medians over them")
-	replies = flag.Int("replies", 5000, "replies in a round")
+	replies = flag.Int("replies", 10_000, "replies in a round")
 	heap    = flag.String("heap", "", "with all streams of Osmosis open and idle, write its heap profile to this `file` and print its top")
 	profile = flag.String("profile", "", "after the rounds, have Osmosis with many streams pass on replies for 10 s, write its CPU profile to this `file` and print its top")
 )
