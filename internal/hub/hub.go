@@ -57,7 +57,6 @@ type Hub struct {
 	windowBytes atomic.Int64
 	dropped     atomic.Int64
 	evicting    sync.Mutex
-	passes      chan struct{} // a place for each pass of a scan under way
 
 	floors *floors
 	member *home
@@ -85,7 +84,6 @@ func New(c Config) *Hub {
 	}
 	h := &Hub{
 		config: c, broker: c.Broker, log: c.Logger,
-		passes: make(chan struct{}, maxPasses),
 		topics: make(map[string]*topic),
 		tails:  make(map[int32]*tail),
 		home:   make(map[int32]bool),

@@ -77,6 +77,7 @@ func newPartition(t *topic, index int32) *partition {
 		left:     time.Now(),
 		watching: make(map[string]*reader),
 		awaiting: make(map[*reader]struct{}),
+		scan:     scan{at: noPass},
 	}
 	p.window.reset(0)
 	return p
@@ -102,6 +103,9 @@ func (p *partition) found(start, high int64, tick uint64) {
 	p.hub.windowBytes.Add(-p.window.bytes)
 	p.window.reset(high)
 	p.epoch = broker.Epoch{}
+	if len(p.scan.waiting) > 0 {
+		p.runScan()
+	}
 	for r := range p.readers {
 		r.notify()
 	}
@@ -173,10 +177,23 @@ func (p *partition) take(from position, f broker.Fetched, tick uint64) {
 
 	p.log.start = max(p.log.start, f.LogStart)
 	p.raise(max(f.HighWatermark, f.Next), tick)
+	p.settle(from.offset, f, tick)
+	p.wakeAwaiting()
+}
+
+// settle records up to where transactions are decided, as an answer to a fetch
+// from an offset shows it. Needs the lock.
+func (p *partition) settle(from int64, f broker.Fetched, tick uint64) {
+	before := p.log.stable.at
 	if !p.log.stable.after(tick) {
 		p.log.stable = told{f.Stable, tick}
 	}
-	p.wakeAwaiting()
+	if f.Next > from { // what was read is decided, also if it was asked for earlier
+		p.log.stable.at = max(p.log.stable.at, f.Next)
+	}
+	if p.log.stable.at > before && len(p.scan.waiting) > 0 {
+		p.runScan()
+	}
 }
 
 // failure gives the error of an answer that cannot be taken. A batch beyond any

@@ -72,9 +72,12 @@ func TestStandingBeforeWhatWasPutAside(t *testing.T) {
 	p.lookAgain(p.log.life)
 	p.found(0, 10, h.tick())
 	r := newReader(p, "a", 3)
-	p.scan.running, p.scan.at = true, noPass // the test runs the passes
-	if _, out := r.read(); out != nothing || r.state != waiting || !p.beginPass() {
+	p.scan.running = true // the test runs the passes
+	if _, out := r.read(); out != nothing || r.state != waiting {
 		t.Fatal("the reader does not wait for a scan")
+	}
+	if at, more := p.nextStop(); at != 3 || !more {
+		t.Fatalf("the scan begins at %d, %v", at, more)
 	}
 	p.deliver(3, answer(3, part("b", "x"), part("a", "one"), part("a", "two")), h.tick())
 	if at, _ := r.standing(); at != 4 {
@@ -87,18 +90,21 @@ func TestReaderBetweenPasses(t *testing.T) {
 	h, p := lonePartition(t)
 	p.lookAgain(p.log.life)
 	p.found(0, 10, h.tick())
-	p.scan.running, p.scan.at = true, noPass // the test runs the passes
+	p.scan.running = true // the test runs the passes
 	first := newReader(p, "a", 3)
 	first.read()
-	p.beginPass()
+	p.nextStop()
 	p.deliver(3, answer(3, make([]record.Reply, 7)...), h.tick())
-	p.nextStop() // the first gets off
+	if at, more := p.nextStop(); more || first.state != idle || first.next != 10 {
+		t.Fatalf("the pass goes on at %d, its reader has state %d at %d", at, first.state, first.next)
+	}
+	p.scan.running = true
 	p.mu.Lock()
-	p.window.start, p.window.next = 20, 20 // the window moves on
+	p.window.start, p.window.next, p.log.stable.at = 20, 20, 20 // the window moves on
 	p.mu.Unlock()
 	second := newReader(p, "a", 12)
 	second.read()
-	if !p.beginPass() || second.state != riding || p.scan.at != 12 {
+	if _, more := p.nextStop(); !more || second.state != riding || p.scan.at != 12 {
 		t.Errorf("state %d, pass at %d", second.state, p.scan.at)
 	}
 }

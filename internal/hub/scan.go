@@ -14,16 +14,17 @@ import (
 	"github.com/osmosis-gateway/caddy-osmosis/record"
 )
 
-// What a scan asks a broker for at a time. The broker holds it only while the
-// last records before the window are in a transaction that was just decided.
+// What a scan asks a broker for at a time. The broker holds it only where the
+// scan meets a transaction that is open, of which it did not know yet.
 const (
 	scanMaxBytes = 4 << 20
 	scanMaxWait  = 100 * time.Millisecond
 )
 
-// maxPasses bounds the passes that run at once, over all partitions: each may
-// hold an answer of scanMaxBytes and what it decodes to.
-const maxPasses = 4
+// maxPasses bounds the answers to scans that are awaited or worked off at once,
+// of one broker: each may have scanMaxBytes and what they decode to. A broker
+// that does not answer holds up its own partitions and no others.
+const maxPasses = 2
 
 // scan reads a partition's log for the readers that stand behind the window.
 // It works like a lift: one pass at a time goes from the oldest position that
@@ -35,6 +36,7 @@ const maxPasses = 4
 // The partition's lock guards it.
 type scan struct {
 	running bool
+	abandon context.CancelFunc // ends the step under way
 	// at is the offset up to which the pass has looked.
 	at int64
 	// riding holds the readers that the pass serves, by stream.
@@ -58,13 +60,7 @@ func (p *partition) join(r *reader) {
 	}
 	s.waiting[r] = struct{}{}
 	r.state = waiting
-	if !s.running {
-		s.running = true
-		s.at = noPass
-		if !p.hub.spawn(p.scanAll) {
-			s.running = false
-		}
-	}
+	p.runScan()
 }
 
 // take lets the pass serve a reader.
@@ -87,72 +83,30 @@ func (s *scan) drop(r *reader) {
 	}
 }
 
-// scanAll runs passes until nobody waits for one.
+// runScan has the scan go on if it stands still. Needs the lock.
+func (p *partition) runScan() {
+	if !p.scan.running {
+		p.scan.running = p.hub.spawn(p.scanAll)
+	}
+}
+
+// scanAll reads on for as long as there is somebody to read for.
 func (p *partition) scanAll(ctx context.Context) {
-	for {
-		select {
-		case p.hub.passes <- struct{}{}:
-		case <-ctx.Done():
-			return
-		}
-		again := p.beginPass()
-		if again {
-			p.pass(ctx)
-		}
-		<-p.hub.passes
-		if !again || ctx.Err() != nil {
-			return
-		}
-	}
-}
-
-// beginPass sets a pass up at the oldest position waited for; false ends the
-// scan, because there is none.
-func (p *partition) beginPass() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	s := &p.scan
-	if len(s.waiting) == 0 || p.retired {
-		s.running = false
-		return false
-	}
-	first := true
-	for r := range s.waiting {
-		if first || r.next < s.at {
-			s.at, first = r.next, false
-		}
-		s.take(r)
-	}
-	clear(s.waiting)
-	return true
-}
-
-// pass reads up to the window, or until nobody rides any more.
-func (p *partition) pass(ctx context.Context) {
 	var pause backoff.Backoff
 	for {
 		at, more := p.nextStop()
 		if !more {
 			return
 		}
-		tick := p.hub.tick()
-		f, err := p.fetch(ctx, at)
-		if err == nil {
-			p.deliver(at, f, tick)
+		on, err := p.step(ctx, at)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err == nil && on:
 			pause.Reset()
 			continue
-		}
-		if ctx.Err() != nil {
-			return
-		}
-		p.hub.log.Debug("scan of a partition interrupted", zap.String("topic", p.topic.name), zap.Int32("partition", p.index), zap.Int64("offset", at), zap.Error(err))
-		switch {
-		case errors.Is(err, kafka.OffsetOutOfRange):
-			if p.findStart(ctx) {
-				continue
-			}
-		case moved(err):
-			p.topic.outdated()
+		case err != nil && p.interrupted(ctx, at, err):
+			continue
 		}
 		if !pause.Sleep(ctx) {
 			return
@@ -160,13 +114,36 @@ func (p *partition) pass(ctx context.Context) {
 	}
 }
 
-// nextStop gives the offset where the pass reads on. When it has reached the
-// window, everyone who rides gets off there.
+// interrupted takes the error of a step, and tells whether to go on at once.
+func (p *partition) interrupted(ctx context.Context, at int64, err error) bool {
+	p.hub.log.Debug("scan of a partition interrupted", zap.String("topic", p.topic.name), zap.Int32("partition", p.index), zap.Int64("offset", at), zap.Error(err))
+	switch {
+	case errors.Is(err, kafka.OffsetOutOfRange):
+		return p.findStart(ctx)
+	case moved(err):
+		p.topic.outdated()
+	}
+	return false
+}
+
+// reach is how far a pass can read: to the window, or to a transaction that is
+// open. Those who wait behind one hold up nobody; take wakes them by what the
+// tail learns of it. Needs the lock.
+func (p *partition) reach() int64 {
+	if p.log.stable.after(0) {
+		return min(p.window.start, p.log.stable.at)
+	}
+	return p.window.start
+}
+
+// nextStop gives the offset where to read on. Everyone who rides gets off where
+// the pass cannot go further. Then the next one begins, at the oldest position
+// waited for; false ends the scan, because there is none.
 func (p *partition) nextStop() (int64, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s := &p.scan
-	if len(s.riding) > 0 && s.at < p.window.start && !p.retired {
+	s, reach := &p.scan, p.reach()
+	if len(s.riding) > 0 && s.at < reach && !p.retired {
 		return s.at, true
 	}
 	for _, of := range s.riding {
@@ -178,17 +155,67 @@ func (p *partition) nextStop() (int64, bool) {
 	}
 	clear(s.riding)
 	s.at = noPass
-	return 0, false
+	for r := range s.waiting {
+		switch {
+		case p.retired || r.next >= reach && r.next < p.window.start:
+			continue
+		case r.next >= p.window.start: // the window was moved back
+			r.state = idle
+			r.notify()
+		default:
+			s.at = min(s.at, r.next)
+			s.take(r)
+		}
+		delete(s.waiting, r)
+	}
+	s.running = len(s.riding) > 0
+	return s.at, s.running
+}
+
+// step reads once, and tells whether that has brought the scan on, or to where
+// it ends. It holds a place among the passes no longer than that takes.
+func (p *partition) step(ctx context.Context, at int64) (bool, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	p.mu.Lock()
+	p.scan.abandon = cancel
+	p.mu.Unlock()
+	t := p.tail.Load() // if another takes over from here on it abandons the step
+	if t == nil {
+		return false, kafka.LeaderNotAvailable
+	}
+	select {
+	case t.passes <- struct{}{}:
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
+	defer func() { <-t.passes }()
+	tick := p.hub.tick()
+	f, err := p.fetch(ctx, t.leader, at)
+	if err != nil {
+		return false, err
+	}
+	p.deliver(at, f, tick)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return f.Next > at || p.reach() <= at, nil
+}
+
+// abandonStep ends the step under way, because the broker that it asks does not
+// lead the partition any more.
+func (p *partition) abandonStep() {
+	p.mu.Lock()
+	abandon := p.scan.abandon
+	p.mu.Unlock()
+	if abandon != nil {
+		abandon()
+	}
 }
 
 // fetch asks the partition's leader for records from an offset on.
-func (p *partition) fetch(ctx context.Context, from int64) (broker.Fetched, error) {
-	t := p.tail.Load()
-	if t == nil {
-		return broker.Fetched{}, kafka.LeaderNotAvailable
-	}
+func (p *partition) fetch(ctx context.Context, leader int32, from int64) (broker.Fetched, error) {
 	got, err := p.hub.broker.Fetch(ctx, broker.FetchRequest{
-		Leader: t.leader, MaxWait: scanMaxWait, MaxBytes: scanMaxBytes,
+		Leader: leader, MaxWait: scanMaxWait, MaxBytes: scanMaxBytes,
 		From: []broker.FetchFrom{{Topic: p.topic.name, ID: p.id, Partition: p.index, Offset: from}},
 	})
 	if err != nil {
@@ -213,6 +240,7 @@ func (p *partition) deliver(from int64, f broker.Fetched, tick uint64) {
 	}
 	p.scan.at = max(from, f.Next)
 	p.raise(max(f.HighWatermark, f.Next), tick)
+	p.settle(from, f, tick)
 	p.mu.Unlock()
 
 	entries := p.decode(wanted)

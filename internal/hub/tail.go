@@ -41,6 +41,7 @@ type tail struct {
 
 	changed chan struct{} // holds one wish to look at the partitions again
 	probes  chan struct{} // holds one wish to ask for ends
+	passes  chan struct{} // a place for each answer to a scan, see maxPasses
 
 	mu        sync.Mutex // held alone
 	abandon   context.CancelFunc
@@ -57,6 +58,7 @@ func (p *partition) assign(t *tail) {
 		delete(was.partitions, p)
 	}
 	p.tail.Store(t)
+	p.abandonStep()
 	if t != nil {
 		t.partitions[p] = struct{}{}
 		t.change()
@@ -73,6 +75,7 @@ func (h *Hub) tail(leader int32) *tail {
 			partitions: make(map[*partition]struct{}),
 			changed:    make(chan struct{}, 1),
 			probes:     make(chan struct{}, 1),
+			passes:     make(chan struct{}, maxPasses),
 		}
 		h.tails[leader] = t
 		h.spawn(t.run)
