@@ -3,6 +3,7 @@ package osmosis
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/sasl"
 	"github.com/segmentio/kafka-go/sasl/plain"
 	"github.com/segmentio/kafka-go/sasl/scram"
@@ -126,4 +128,20 @@ func (s *SASL) mechanism() (m sasl.Mechanism, credentials []string, err error) {
 		return nil, nil, fmt.Errorf("kafka sasl %s: %w", s.Mechanism, err)
 	}
 	return m, []string{s.Mechanism, user, password}, nil
+}
+
+// unreached says in a sentence for clients why nothing could be queued, as far
+// as that is no secret; addresses and causes are in the log.
+func unreached(err error) string {
+	switch {
+	case errors.Is(err, broker.ErrNotKafka):
+		return "What answers at the broker's address does not speak Kafka's protocol."
+	case errors.Is(err, broker.ErrNoHandshake):
+		return "What listens at the broker's address does not answer Kafka's handshake."
+	case errors.Is(err, kafka.SASLAuthenticationFailed), errors.Is(err, kafka.UnsupportedSASLMechanism), errors.Is(err, kafka.IllegalSASLState):
+		return "The broker does not let the gateway in."
+	case errors.Is(err, kafka.NotEnoughReplicas): // so does the embedded broker when its disk is full
+		return "The broker takes no records at the moment; the gateway's log says why."
+	}
+	return "The broker cannot be reached."
 }

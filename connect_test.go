@@ -9,14 +9,17 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"fmt"
 	"math/big"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/segmentio/kafka-go"
 	"github.com/twmb/franz-go/pkg/kfake"
 
 	"github.com/osmosis-gateway/caddy-osmosis/internal/broker"
@@ -176,18 +179,21 @@ func TestReachesSecuredBrokers(t *testing.T) {
 		}
 	}
 	stranger := newAuthority(t)
-	for name, change := range map[string]func(*App){
-		"wrong password":         func(a *App) { a.SASL.Password = "guess" },
-		"no sasl":                func(a *App) { a.SASL = nil },
-		"no tls":                 func(a *App) { a.TLS = nil },
-		"system's roots":         func(a *App) { a.TLS.CA = "" },
-		"another authority":      func(a *App) { a.TLS.CA = stranger.file },
-		"another host":           func(a *App) { a.TLS.ServerName = "" },
-		"no certificate":         func(a *App) { a.TLS.Cert, a.TLS.Key = "", "" },
-		"stranger's certificate": func(a *App) { a.TLS.Cert, a.TLS.Key = stranger.issue("gateway") },
+	for name, c := range map[string]struct {
+		change func(*App)
+		advice string
+	}{
+		"wrong password":         {func(a *App) { a.SASL.Password = "guess" }, "check sasl's user and password"},
+		"no sasl":                {func(a *App) { a.SASL = nil }, "sasl"},
+		"no tls":                 {func(a *App) { a.TLS = nil }, "check address and tls"},
+		"system's roots":         {func(a *App) { a.TLS.CA = "" }, "ca <file>"},
+		"another authority":      {func(a *App) { a.TLS.CA = stranger.file }, "ca <file>"},
+		"another host":           {func(a *App) { a.TLS.ServerName = "" }, "server_name"},
+		"no certificate":         {func(a *App) { a.TLS.Cert, a.TLS.Key = "", "" }, "cert <file> <key>"},
+		"stranger's certificate": {func(a *App) { a.TLS.Cert, a.TLS.Key = stranger.issue("gateway") }, "cert <file> <key>"},
 	} {
-		if err := secured(change); err == nil {
-			t.Errorf("%s: reached", name)
+		if err := secured(c.change); err == nil || !strings.Contains(err.Error(), c.advice) {
+			t.Errorf("%s: got %v, want %q in it", name, err, c.advice)
 		}
 	}
 }
@@ -278,4 +284,32 @@ func TestConnectionIdentity(t *testing.T) {
 	differs("another certificate")
 	replace(ca.file, newAuthority(t).file)
 	differs("another authority")
+}
+
+// Clients are told what kind of trouble it is, and not where.
+func TestUnreached(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	silent := &http.Server{ReadHeaderTimeout: time.Minute} // waits for the rest of what it takes for a request
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		_ = silent.Serve(listener)
+	}()
+	defer func() { silent.Close(); <-served }()
+	waits := reach(t, &App{Kafka: []string{listener.Addr().String()}})
+
+	for want, err := range map[string]error{
+		"does not answer Kafka's handshake": waits,
+		"does not speak Kafka's protocol":   fmt.Errorf("10.0.0.1:9092 answered with HTTP: %w", broker.ErrNotKafka),
+		"does not let the gateway in":       fmt.Errorf("10.0.0.1:9092: %w", kafka.SASLAuthenticationFailed),
+		"takes no records at the moment":    fmt.Errorf("%w: the disk is full", kafka.NotEnoughReplicas),
+		"The broker cannot be reached":      &net.OpError{Op: "dial", Err: context.DeadlineExceeded},
+	} {
+		if got := unreached(fmt.Errorf("topic orders: %w", err)); !strings.Contains(got, want) || strings.Contains(got, "10.0.0.1") {
+			t.Errorf("%v: told %q, want %q in it", err, got, want)
+		}
+	}
 }

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+
+	"github.com/segmentio/kafka-go/sasl"
 )
 
 // dialer opens connections to brokers, through TLS where it is configured, and
@@ -14,7 +16,7 @@ import (
 type dialer struct {
 	open  func(ctx context.Context, network, address string) (net.Conn, error)
 	tls   *tls.Config
-	login bool // SASL follows
+	login int // requests that it takes
 	reach *reach
 }
 
@@ -23,7 +25,7 @@ func newDialer(c Config, r *reach) dialer {
 	if open == nil {
 		open = (&net.Dialer{Timeout: dialTimeout}).DialContext
 	}
-	return dialer{open, c.TLS, c.SASL != nil, r}
+	return dialer{open, c.TLS, loginRequests(c.SASL), r}
 }
 
 // dial opens a connection whose first answer is looked at. TLS is done here and
@@ -94,4 +96,16 @@ func tlsAdvice(err error) string {
 		return "it does not answer; check that it speaks TLS, and the listener's port"
 	}
 	return "it broke off; check that the port is the one of the TLS listener, and the certificates"
+}
+
+// loginRequests is how many requests a connection takes until its user is let
+// in: the versions, the choice of the mechanism, and what that sends.
+func loginRequests(m sasl.Mechanism) int {
+	switch {
+	case m == nil:
+		return 0
+	case m.Name() == "PLAIN":
+		return 3
+	}
+	return 4 // SCRAM sends two
 }

@@ -28,20 +28,28 @@ type guard struct {
 	net.Conn
 	address string
 	reach   *reach // is told how it went
-	login   bool   // SASL follows the first answer
+	login   int    // requests until SASL is done; 0 without
+	asked   int    // requests written
 	seen    int    // of size
 	size    [4]byte
-	read    int64 // bytes in all
+}
+
+// early is how many requests a connection has carried at most when its end may
+// mean that the broker wants a login: it ends it at the first that it may not answer.
+const early = 3
+
+// Write counts the requests, each of which is one write as long as it is short.
+func (g *guard) Write(p []byte) (int, error) {
+	g.asked++
+	return g.Conn.Write(p)
 }
 
 // Read reads, and refuses a first answer that cannot be a broker's.
 func (g *guard) Read(p []byte) (int, error) {
 	n, err := g.Conn.Read(p)
-	g.read += int64(n)
 	if g.seen == len(g.size) {
-		if errors.Is(err, io.EOF) && !g.login && g.read == int64(len(g.size))+int64(binary.BigEndian.Uint32(g.size[:])) {
-			// So does Kafka with whoever has to log in and begins with something else.
-			err = fmt.Errorf("%s ended the connection at the first request; if this listener wants a login, configure sasl: %w", g.address, err)
+		if errors.Is(err, io.EOF) {
+			err = g.ended(err)
 		}
 		return n, err
 	}
@@ -75,4 +83,15 @@ func (g *guard) unanswered(err error) error {
 		err = errHungUp
 	}
 	return fmt.Errorf("%s ended the connection instead of answering Kafka's handshake; check address and tls, and whether it wants a client certificate: %w", g.address, err)
+}
+
+// ended says what the end of a connection after its first answer may mean.
+func (g *guard) ended(err error) error {
+	switch {
+	case g.asked <= g.login:
+		return fmt.Errorf("%s ended the connection during the login; check sasl's user and password: %w", g.address, errHungUp)
+	case g.login == 0 && g.asked <= early:
+		return fmt.Errorf("%s ended the connection at the first request; if this listener wants a login, configure sasl: %w", g.address, err)
+	}
+	return err
 }
