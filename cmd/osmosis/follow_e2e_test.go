@@ -20,13 +20,13 @@ import (
 // follower follows a stream over one connection, in one form, from behind the
 // event that the attempt knows last. It notes what the stream tells and says
 // whether that was all; an error is what no client should meet.
-type follower func(c *crowd, ctx context.Context, a *attempt) (ended bool, err error)
+type follower func(ctx context.Context, c *crowd, a *attempt) (ended bool, err error)
 
 // follow follows one stream to its end.
 func (c *crowd) follow(a *attempt) {
 	for turn := a.n; c.ctx.Err() == nil; turn++ {
 		ctx, cancel := context.WithCancel(c.ctx)
-		ended, err := c.forms[turn%len(c.forms)](c, ctx, a)
+		ended, err := c.forms[turn%len(c.forms)](ctx, c, a)
 		cancel()
 		if err != nil {
 			a.fault = err.Error()
@@ -68,7 +68,7 @@ func (c *crowd) listen(giveUp func()) (alive, stop func()) {
 
 // bySSE follows a stream as an EventSource does, which gives up for good on any
 // status but 200.
-func bySSE(c *crowd, ctx context.Context, a *attempt) (ended bool, err error) {
+func bySSE(ctx context.Context, c *crowd, a *attempt) (ended bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	response, err := c.ask(ctx, a, "Accept", "text/event-stream", "Last-Event-ID", a.last())
@@ -103,7 +103,7 @@ type readerFunc func([]byte) (int, error)
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
 // byWebSocket follows a stream as CloudEvents, one a frame.
-func byWebSocket(c *crowd, ctx context.Context, a *attempt) (ended bool, err error) {
+func byWebSocket(ctx context.Context, c *crowd, a *attempt) (ended bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	alive, stop := c.listen(cancel)
@@ -144,7 +144,7 @@ func byWebSocket(c *crowd, ctx context.Context, a *attempt) (ended bool, err err
 }
 
 // byPolling asks once, to be held for a while unless there is something new.
-func byPolling(c *crowd, ctx context.Context, a *attempt) (ended bool, err error) {
+func byPolling(ctx context.Context, c *crowd, a *attempt) (ended bool, err error) {
 	response, err := c.ask(ctx, a, "Accept", "application/json", "Prefer", "wait=2", "Last-Event-ID", a.last())
 	if err != nil {
 		return false, nil // the gateway is away
