@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/chromedp/chromedp"
+
+	"github.com/osmosis-gateway/caddy-osmosis/internal/browsertest"
 )
 
 // TestTheHelloExampleInRealChromium does what the README's first minute says,
@@ -21,42 +23,42 @@ func TestTheHelloExampleInRealChromium(t *testing.T) {
 	}
 	g.endWithTest()
 	g.start()
-	b := newBrowser(t)
-	b.do(chromedp.Navigate(g.URL+"/"), chromedp.Click(chromedp.CSS("form button")))
+	b := browsertest.New(t)
+	b.Do(chromedp.Navigate(g.URL+"/"), chromedp.Click(chromedp.CSS("form button")))
 	began := time.Now()
-	b.await("the order is queued", `document.querySelector('#log [data-status="queued"]') !== null`)
+	b.Await("the order is queued", `document.querySelector('#log [data-status="queued"]') !== null`)
 	t.Logf("queued after %s", time.Since(began).Round(time.Millisecond))
-	b.await("the stream has ended", `document.querySelector('#log [data-status="replied"]') !== null`)
+	b.Await("the stream has ended", `document.querySelector('#log [data-status="replied"]') !== null`)
 	t.Logf("replied after %s", time.Since(began).Round(time.Millisecond))
 	for status, want := range map[string]string{"reply": "One espresso, coming up", "replied": "200"} {
-		if text := b.evaluate(`document.querySelector('#log [data-status="` + status + `"]').textContent`); !strings.Contains(text, want) {
+		if text := b.Evaluate(`document.querySelector('#log [data-status="` + status + `"]').textContent`); !strings.Contains(text, want) {
 			t.Errorf("%s: %q", status, text)
 		}
 	}
 	if file := os.Getenv("OSMOSIS_SCREENSHOT"); file != "" {
-		screenshot(b, file)
+		screenshot(t, b, file)
 	}
-	if pages := b.seen(&b.pages); pages[len(pages)-1] != g.URL+"/" {
+	if pages := b.Pages(); pages[len(pages)-1] != g.URL+"/" {
 		t.Errorf("the page was left: %q", pages)
 	}
 
-	plain := newBrowser(t)
-	plain.withoutScripts()
-	plain.do(chromedp.Navigate(g.URL+"/"), chromedp.SetValue(chromedp.CSS("#item"), "flat <white>"), chromedp.Click(chromedp.CSS("form button")))
-	plain.await("the worker's page", `location.pathname.endsWith("/result")`)
-	plain.await("its text", `document.querySelector("h1")?.textContent === "One flat <white>, coming up"`)
-	t.Logf("without scripts: %s", plain.evaluate(`document.body.innerText`))
+	plain := browsertest.New(t)
+	plain.WithoutScripts()
+	plain.Do(chromedp.Navigate(g.URL+"/"), chromedp.SetValue(chromedp.CSS("#item"), "flat <white>"), chromedp.Click(chromedp.CSS("form button")))
+	plain.Await("the worker's page", `location.pathname.endsWith("/result")`)
+	plain.Await("its text", `document.querySelector("h1")?.textContent === "One flat <white>, coming up"`)
+	t.Logf("without scripts: %s", plain.Evaluate(`document.body.innerText`))
 	t.Logf("stopped after %s", g.stop().Round(time.Millisecond))
 }
 
 // screenshot writes what the browser shows, in light mode, to a PNG file.
-func screenshot(b *browser, file string) {
-	b.t.Helper()
-	png, err := chromedp.Run(b.ctx, chromedp.CaptureScreenshot())
+func screenshot(t testing.TB, b *browsertest.Browser, file string) {
+	t.Helper()
+	png, err := chromedp.Run(b.Context(), chromedp.CaptureScreenshot())
 	if err == nil {
 		err = os.WriteFile(file, png, 0o644)
 	}
 	if err != nil {
-		b.t.Fatalf("take a screenshot: %v", err)
+		t.Fatalf("take a screenshot: %v", err)
 	}
 }

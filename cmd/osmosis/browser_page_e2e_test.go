@@ -15,6 +15,7 @@ import (
 
 	"github.com/chromedp/chromedp"
 
+	"github.com/osmosis-gateway/caddy-osmosis/internal/browsertest"
 	"github.com/osmosis-gateway/caddy-osmosis/record"
 )
 
@@ -37,10 +38,10 @@ func formSite(t testing.TB) (g *gateway, brokers []string) {
 }
 
 // order opens the form at base, sends it and waits for the gateway's page.
-func order(b *browser, base string) {
-	b.t.Helper()
-	b.do(chromedp.Navigate(base+"/"), chromedp.Click(chromedp.CSS("button")))
-	b.await("the gateway's page", waiting)
+func order(t testing.TB, b *browsertest.Browser, base string) {
+	t.Helper()
+	b.Do(chromedp.Navigate(base+"/"), chromedp.Click(chromedp.CSS("button")))
+	b.Await("the gateway's page", waiting)
 }
 
 // htmlWorker answers orders with a page in two parts, of which the second
@@ -61,17 +62,17 @@ func htmlWorker(t testing.TB, brokers []string, more <-chan struct{}) {
 
 // arrived checks that the browser shows the worker's page at …/result, and that
 // the way back leads to the form and not to a page that waits.
-func arrived(b *browser, base string) {
-	b.t.Helper()
-	b.await("the worker's page", `location.pathname.endsWith("/result") && document.querySelector("h1")?.textContent === "answer 1 to item=tea"`)
-	history, err := chromedp.Run(b.ctx, chromedp.NavigationEntries())
+func arrived(t testing.TB, b *browsertest.Browser, base string) {
+	t.Helper()
+	b.Await("the worker's page", `location.pathname.endsWith("/result") && document.querySelector("h1")?.textContent === "answer 1 to item=tea"`)
+	history, err := chromedp.Run(b.Context(), chromedp.NavigationEntries())
 	if err != nil {
-		b.t.Fatal(err)
+		t.Fatal(err)
 	}
 	before := history.Entries[history.CurrentIndex-1].URL
-	b.t.Logf("at the result; pages shown: %s", shorten(b.seen(&b.pages)))
+	t.Logf("at the result; pages shown: %s", shorten(b.Pages()))
 	if before != base+"/" {
-		b.t.Errorf("the way back leads to %s", before)
+		t.Errorf("the way back leads to %s", before)
 	}
 }
 
@@ -97,33 +98,33 @@ func shorten(urls []string) string {
 // scripts. The gateway's page, which has one, follows the stream.
 func TestAFormFollowsItsStreamInRealChromium(t *testing.T) {
 	g, brokers := formSite(t)
-	b := newBrowser(t)
-	order(b, g.URL)
-	if redirects := b.seen(&b.redirects); len(redirects) != 1 || redirects[0] != g.URL+"/orders" {
+	b := browsertest.New(t)
+	order(t, b, g.URL)
+	if redirects := b.Redirects(); len(redirects) != 1 || redirects[0] != g.URL+"/orders" {
 		t.Errorf("303 from %q", redirects)
 	}
 	more := make(chan struct{})
 	htmlWorker(t, brokers, more)
-	b.await("word of the first part", `document.getElementById("state").textContent === "The answer is arriving"`)
-	if html := b.evaluate(`document.documentElement.outerHTML`); strings.Contains(html, "answer 0") {
+	b.Await("word of the first part", `document.getElementById("state").textContent === "The answer is arriving"`)
+	if html := b.Evaluate(`document.documentElement.outerHTML`); strings.Contains(html, "answer 0") {
 		t.Errorf("a reply stands in the gateway's page: %s", html)
 	}
 	close(more)
-	arrived(b, g.URL)
+	arrived(t, b, g.URL)
 }
 
 // TestAFormWithoutScriptsInRealChromium does the same where no script runs: the
 // gateway's page asks again by itself.
 func TestAFormWithoutScriptsInRealChromium(t *testing.T) {
 	g, brokers := formSite(t)
-	b := newBrowser(t)
-	b.withoutScripts()
-	order(b, g.URL)
+	b := browsertest.New(t)
+	b.WithoutScripts()
+	order(t, b, g.URL)
 	more := make(chan struct{})
 	close(more)
-	b.await("the page has come anew", `location.search === "?reload"`)
+	b.Await("the page has come anew", `location.search === "?reload"`)
 	htmlWorker(t, brokers, more)
-	arrived(b, g.URL)
+	arrived(t, b, g.URL)
 }
 
 // TestAPageOutlivesItsGatewayInRealChromium kills the gateway under a page that
@@ -160,8 +161,8 @@ func TestAPageOutlivesItsGatewayBehindAProxyInRealChromium(t *testing.T) {
 // gateway stays away until the page has been refused there twice.
 func outlive(t *testing.T, g *gateway, base string, brokers []string, refused <-chan struct{}) {
 	t.Helper()
-	b := newBrowser(t)
-	order(b, base)
+	b := browsertest.New(t)
+	order(t, b, base)
 	// The first part gives the page a place to resume from. Its worker ends with
 	// the broker, and another one takes over.
 	first := make(chan struct{})
@@ -177,14 +178,14 @@ func outlive(t *testing.T, g *gateway, base string, brokers []string, refused <-
 		})
 	}()
 	<-first
-	b.await("word of the first part", `document.getElementById("state").textContent === "The answer is arriving"`)
-	b.expectOutage(true)
+	b.Await("word of the first part", `document.getElementById("state").textContent === "The answer is arriving"`)
+	b.ExpectOutage(true)
 	g.kill()
 	cancel()
 	if err := <-ended; !errors.Is(err, context.Canceled) {
 		t.Logf("the first worker ended: %v", err)
 	}
-	b.await("word of the outage", `document.getElementById("detail").textContent.startsWith("The connection is interrupted")`)
+	b.Await("word of the outage", `document.getElementById("detail").textContent.startsWith("The connection is interrupted")`)
 	if refused != nil {
 		<-refused
 		<-refused
@@ -193,7 +194,7 @@ func outlive(t *testing.T, g *gateway, base string, brokers []string, refused <-
 	more := make(chan struct{})
 	close(more)
 	htmlWorker(t, brokers, more)
-	arrived(b, base)
-	b.expectOutage(false)
-	t.Logf("Last-Event-ID %q", b.seen(&b.resumed))
+	arrived(t, b, base)
+	b.ExpectOutage(false)
+	t.Logf("Last-Event-ID %q", b.Resumed())
 }

@@ -1,6 +1,17 @@
-//go:build e2e
-
-package main
+// Package browsertest drives a real Chromium in tests.
+//
+//	b := browsertest.New(t)
+//	b.Do(chromedp.Navigate(url), chromedp.Click(chromedp.CSS("button")))
+//	b.Await("the answer", `document.querySelector("h1") !== null`)
+//
+// Where there is no Chromium the test fails and says what to install; it is never
+// skipped. Tests that use it carry the build tag e2e and have RealChromium in
+// their names.
+//
+// # Concurrency
+//
+// The methods of a Browser are for the test's own goroutine.
+package browsertest
 
 import (
 	"context"
@@ -21,6 +32,10 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
+// patience bounds every wait. It is long because it is no promise: machines that
+// build and test at once are slow.
+const patience = 90 * time.Second
+
 // chromium finds the browser. A test that needs it fails without.
 func chromium(t testing.TB) string {
 	t.Helper()
@@ -37,18 +52,14 @@ func chromium(t testing.TB) string {
 	return ""
 }
 
-// browser is the one tab of a Chromium of its own.
-type browser struct {
+// Browser is the one tab of a Chromium of its own.
+type Browser struct {
 	t   testing.TB
 	ctx context.Context
 
 	mu sync.Mutex
-	// pages are the URLs of the documents that the tab showed.
-	pages []string
-	// redirects are the URLs that answered 303.
-	redirects []string
-	// resumed are the values of Last-Event-ID that the browser sent.
-	resumed []string
+	// pages, redirects and resumed are what the methods of these names give.
+	pages, redirects, resumed []string
 	// complaints are errors and warnings in the console: exceptions of scripts,
 	// violations of a Content-Security-Policy, requests that failed.
 	complaints []string
@@ -56,11 +67,11 @@ type browser struct {
 	outage bool
 }
 
-// newBrowser starts a browser that is closed at the end of the test. The test
+// New starts a browser that is closed at the end of the test. The test
 // fails if anything complained in its console.
-func newBrowser(t testing.TB) *browser {
+func New(t testing.TB) *Browser {
 	t.Helper()
-	b := &browser{t: t}
+	b := &Browser{t: t}
 	options := append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.ExecPath(chromium(t)), chromedp.DisableGPU,
 		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true),
@@ -91,7 +102,7 @@ func newBrowser(t testing.TB) *browser {
 }
 
 // listen takes notes of what happens in the tab.
-func (b *browser) listen(ev any) {
+func (b *Browser) listen(ev any) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch ev := ev.(type) {
@@ -127,23 +138,36 @@ func (b *browser) listen(ev any) {
 	}
 }
 
+// Pages gives the URLs of the documents that the tab showed.
+func (b *Browser) Pages() []string { return b.seen(&b.pages) }
+
+// Redirects gives the URLs that answered 303.
+func (b *Browser) Redirects() []string { return b.seen(&b.redirects) }
+
+// Resumed gives the values of Last-Event-ID that the browser sent.
+func (b *Browser) Resumed() []string { return b.seen(&b.resumed) }
+
+// Context is what actions of chromedp that give something run in; it ends with
+// the test.
+func (b *Browser) Context() context.Context { return b.ctx }
+
 // seen gives a copy of some of the notes.
-func (b *browser) seen(notes *[]string) []string {
+func (b *Browser) seen(notes *[]string) []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return slices.Clone(*notes)
 }
 
-// expectOutage says whether requests may fail from here on because the gateway
+// ExpectOutage says whether requests may fail from here on because the gateway
 // is away.
-func (b *browser) expectOutage(may bool) {
+func (b *Browser) ExpectOutage(may bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.outage = may
 }
 
-// do runs actions.
-func (b *browser) do(steps ...chromedp.Action[chromedp.Void]) {
+// Do runs actions.
+func (b *Browser) Do(steps ...chromedp.Action[chromedp.Void]) {
 	b.t.Helper()
 	ctx, cancel := context.WithTimeout(b.ctx, patience)
 	defer cancel()
@@ -152,18 +176,18 @@ func (b *browser) do(steps ...chromedp.Action[chromedp.Void]) {
 	}
 }
 
-// withoutScripts turns the pages' scripts off.
-func (b *browser) withoutScripts() {
+// WithoutScripts turns the pages' scripts off.
+func (b *Browser) WithoutScripts() {
 	b.t.Helper()
-	b.do(chromedp.Func(func(ctx context.Context, tab *chromedp.Target) error {
+	b.Do(chromedp.Func(func(ctx context.Context, tab *chromedp.Target) error {
 		_, err := cdp.Call(ctx, tab, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true})
 		return err
 	}))
 }
 
-// await asks the page again and again until the expression is true. Errors on
+// Await asks the page again and again until the expression is true. Errors on
 // the way are those of a page that just goes away for another.
-func (b *browser) await(what, expression string) {
+func (b *Browser) Await(what, expression string) {
 	b.t.Helper()
 	ctx, cancel := context.WithTimeout(b.ctx, patience)
 	defer cancel()
@@ -181,8 +205,8 @@ func (b *browser) await(what, expression string) {
 	}
 }
 
-// evaluate gives the text that the expression stands for.
-func (b *browser) evaluate(expression string) string {
+// Evaluate gives the text that the expression stands for.
+func (b *Browser) Evaluate(expression string) string {
 	b.t.Helper()
 	ctx, cancel := context.WithTimeout(b.ctx, patience)
 	defer cancel()

@@ -1,0 +1,125 @@
+// Package exampletest runs what stands under examples as its README says: the
+// gateway with the example's Caddyfile, and the example's application beside it.
+//
+//	example := exampletest.New(t, "legacy")
+//	app := example.StartApp([]string{example.Build("examples/legacy")}, "LEGACY_ADDRESS="+example.App)
+//	gateway := example.StartGateway()
+//
+// The Caddyfile is taken as it stands, but for the ports of the site and of the
+// application: tests run beside whatever else runs.
+//
+// # Concurrency
+//
+// The methods of an Example are for the test's own goroutine, those of a Process
+// for any.
+package exampletest
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+)
+
+// Where the examples' Caddyfiles have the site and the application.
+const (
+	sitePort = "localhost:8080"
+	appPort  = "localhost:8081"
+)
+
+// Example is one of the examples, with data and addresses of its own.
+type Example struct {
+	t         testing.TB
+	folder    string
+	caddyfile string
+	gateway   string // the program
+
+	// Site is the address of the site, App that of the application.
+	Site, App string
+}
+
+// New prepares the example of that name, and builds the gateway.
+func New(t testing.TB, name string) *Example {
+	t.Helper()
+	e := &Example{t: t, folder: t.TempDir(), Site: FreeAddress(t), App: FreeAddress(t)}
+	text, err := os.ReadFile(filepath.Join(Repository(), "examples", name, "Caddyfile"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, port := range []string{sitePort, appPort} {
+		if !strings.Contains(string(text), port) {
+			t.Fatalf("the Caddyfile of the example does not name %s", port)
+		}
+	}
+	site := strings.NewReplacer(sitePort, e.Site, appPort, e.App).Replace(string(text))
+	global := fmt.Sprintf("{\n\tadmin %s\n\tosmosis {\n\t\tembedded {\n\t\t\tlisten %s\n\t\t}\n\t}\n}\n", FreeAddress(t), FreeAddress(t))
+	e.caddyfile = filepath.Join(e.folder, "Caddyfile")
+	if err := os.WriteFile(e.caddyfile, []byte(global+site), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	e.gateway = e.Build("cmd/osmosis", "-race")
+	return e
+}
+
+// URL is a page of the site.
+func (e *Example) URL(path string) string { return "http://" + e.Site + path }
+
+// Build compiles a program of this repository and gives the file.
+func (e *Example) Build(program string, flags ...string) string {
+	e.t.Helper()
+	file := filepath.Join(e.folder, filepath.Base(program)+".exe") // a name that every system runs
+	cmd := exec.Command("go", append(append([]string{"build", "-o", file}, flags...), "./"+program)...)
+	cmd.Dir = Repository()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		e.t.Fatalf("build %s: %v\n%s", program, err, out)
+	}
+	return file
+}
+
+// StartGateway runs the gateway until the test ends it, and waits until its site
+// answers. Started again it finds the data that it had. A data race in it fails
+// the test.
+func (e *Example) StartGateway() *Process {
+	e.t.Helper()
+	p := start(e.t, "the gateway", []string{e.gateway, "run", "--config", e.caddyfile},
+		"XDG_DATA_HOME="+e.folder, "XDG_CONFIG_HOME="+e.folder, "HOME="+e.folder)
+	e.t.Cleanup(func() {
+		if strings.Contains(p.log.String(), "WARNING: DATA RACE") {
+			e.t.Error("a data race in the gateway: see what it printed")
+		}
+	})
+	p.await("its site answers", func() error {
+		response, err := http.Get(e.URL("/"))
+		if err != nil {
+			return err
+		}
+		return response.Body.Close()
+	})
+	return p
+}
+
+// StartApp runs the application, with environment besides the test's own, and
+// waits until it listens at App.
+func (e *Example) StartApp(command []string, environment ...string) *Process {
+	e.t.Helper()
+	p := start(e.t, "the application", command, environment...)
+	p.await("it listens", func() error {
+		conn, err := net.Dial("tcp", e.App)
+		if err != nil {
+			return err
+		}
+		return conn.Close()
+	})
+	return p
+}
+
+// Repository is the top of the checkout, from where the examples are run.
+func Repository() string {
+	_, file, _, _ := runtime.Caller(0)
+	return filepath.Join(filepath.Dir(file), "..", "..")
+}
