@@ -14,12 +14,6 @@ func (s *Subscription) advance(l *leg) {
 		if l.end != nil {
 			return
 		}
-		if l.gap == nil {
-			if e := l.next(); e != nil {
-				s.giveFrom(l, e)
-				continue
-			}
-		}
 		e, out := l.reader.read()
 		switch out {
 		case nothing:
@@ -54,11 +48,12 @@ func (s *Subscription) meet(l *leg, e *Entry) {
 	case l.gap == nil:
 		s.giveFrom(l, e)
 	case e.Reply.Terminal():
-		l.keep(e)
-		l.gap = nil
-	case !l.keep(e):
-		s.gap(*l.gap)
-		l.gap = nil
+		l.release()
+	default:
+		if l.passed++; l.passed == maxPassed {
+			s.gap(*l.gap)
+			l.release()
+		}
 	}
 }
 
@@ -92,7 +87,7 @@ func (s *Subscription) refuse() {
 	s.from = nil
 	for _, l := range s.legs {
 		if l.phase == verifying || l.phase == doubting {
-			l.phase, l.gap, l.held = reading, nil, nil
+			l.phase, l.gap = reading, nil
 			s.restart(l)
 		}
 	}
@@ -121,7 +116,7 @@ func (s *Subscription) pause(l *leg) bool {
 		}
 	case l.phase == reading && l.gap != nil && l.reached(s.tick):
 		s.gap(*l.gap)
-		l.gap = nil
+		l.release()
 		return true
 	}
 	return false
@@ -151,7 +146,7 @@ func (s *Subscription) shorten(l *leg) {
 func (s *Subscription) truncated(l *leg) {
 	at, _ := l.reader.standing()
 	s.gap(record.Gap{From: l.cursor(at).String(), Reason: gapTruncated})
-	l.gap, l.held = nil, nil
+	l.gap = nil
 	if l.phase == verifying {
 		s.from, l.phase = nil, reading
 	}

@@ -1,9 +1,6 @@
 package hub
 
 import (
-	"sync"
-	"time"
-
 	"github.com/osmosis-gateway/caddy-osmosis/record"
 )
 
@@ -37,53 +34,4 @@ type Event struct {
 	Gap record.Gap
 	// End is set for KindEnd.
 	End record.End
-}
-
-// Entry is a record in memory, shared by everyone who reads it. Its fields do
-// not change once subscribers can see it.
-type Entry struct {
-	Cursor Cursor
-	// Time is the log's, see record time in package broker.
-	Time  time.Time
-	Reply record.Reply
-
-	size int64 // see cost
-
-	mu      sync.Mutex
-	encoded [formats][]byte
-}
-
-// Format is one of the wire formats in which an Entry is sent.
-type Format uint8
-
-// The wire formats whose encodings an Entry keeps.
-const (
-	FormatSSE        Format = iota // the event as text/event-stream
-	FormatCloudEvent               // the event as CloudEvents JSON
-	formats
-)
-
-// Encoded gives the record in a wire format. The first reader encodes it, all
-// others send the same bytes, which nobody may change.
-func (e *Entry) Encoded(f Format, encode func(*Entry) []byte) []byte {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.encoded[f] == nil {
-		e.encoded[f] = encode(e)
-	}
-	return e.encoded[f]
-}
-
-// cost estimates the memory that the entry takes once it is encoded in every
-// format: its body some three times, its headers, and what belongs to it.
-func (e *Entry) cost() int64 {
-	const bookkeeping = 512
-	size := bookkeeping + 3*len(e.Reply.Body)
-	for name, values := range e.Reply.Header {
-		size += len(name)
-		for _, v := range values {
-			size += 2 * len(v)
-		}
-	}
-	return int64(size)
 }

@@ -16,7 +16,7 @@ import (
 // ErrClosed is what a subscription gives when it or its hub was closed.
 var ErrClosed = errors.New("stream closed by the gateway")
 
-// defaultWindowBytes is how much memory all windows together take.
+// defaultWindowBytes is how much memory all replies together take.
 const defaultWindowBytes = 64 << 20
 
 // Config says what a Hub reads. Broker and Topic are required.
@@ -33,8 +33,9 @@ type Config struct {
 	// the reply topic. Default: osmosis.gateways.<topic>.
 	Group string
 	// WindowBytes bounds the replies in memory, over all partitions; what falls
-	// out is read from the broker again. Every reply counts some three times its
-	// size, since it is also kept as it is sent. Default: 64 MiB.
+	// out is read from the broker again. A reply counts with all that it takes,
+	// also as it is sent; what was read for clients that are slow to take it
+	// counts too. Default: 64 MiB.
 	WindowBytes int64
 	// Logger gets what happens. Default: nothing is logged.
 	Logger *zap.Logger

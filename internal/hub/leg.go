@@ -18,10 +18,11 @@ type leg struct {
 	since uint64
 
 	// gap is held back until it is known whether the stream's end is in what is
-	// left of the log. What is read meanwhile is kept in held.
-	gap       *record.Gap
-	held      []*Entry
-	heldBytes int64
+	// left of the log. From then on that is read again; passed counts the replies
+	// that were not given meanwhile.
+	gap    *record.Gap
+	left   int64 // where what is left begins
+	passed int
 
 	// end is the stream's end, which waits for the other leg, see concluded.
 	end *Entry
@@ -92,24 +93,15 @@ func (l *leg) holdBack(from, to int64) {
 		l.gap = &record.Gap{From: l.cursor(from).String(), Reason: gapRetention}
 	}
 	l.gap.To = l.cursor(to).String()
+	l.left, l.passed = to, 0
 }
 
-// keep puts an entry aside behind a gap that is held back, and tells whether
-// there is room for more.
-func (l *leg) keep(e *Entry) bool {
-	l.held = append(l.held, e)
-	l.heldBytes += e.size
-	return len(l.held) < maxBuffered && l.heldBytes < maxBufferedBytes
-}
+// maxPassed is how many replies are looked at for the end that would make a gap
+// no news.
+const maxPassed = 64
 
-// next gives what was put aside.
-func (l *leg) next() *Entry {
-	if len(l.held) == 0 {
-		return nil
-	}
-	e := l.held[0]
-	l.held[0] = nil
-	l.held = l.held[1:]
-	l.heldBytes -= e.size
-	return e
+// release ends the time in which the gap is held back: what is left of the log is read again.
+func (l *leg) release() {
+	l.gap = nil
+	l.reader.goBack(l.left)
 }

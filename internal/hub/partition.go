@@ -235,8 +235,10 @@ func (p *partition) entry(r broker.Record) *Entry {
 		Cursor: Cursor{Incarnation: p.incarnation, Partition: p.index, Offset: r.Offset},
 		Time:   r.Time,
 		Reply:  reply,
+
+		partition: p,
 	}
-	e.size = e.cost()
+	e.cost = e.weigh()
 	return e
 }
 
@@ -281,13 +283,18 @@ func (p *partition) pause(d time.Duration) {
 	p.pausedUntil = time.Now().Add(d)
 }
 
-// evict drops the oldest records in memory until so many bytes are free, but
-// not more than a few at a time, since readers wait for the lock.
+// evict drops the oldest records in memory, of the window or of what is put
+// aside, whichever has more, until so many bytes are free, but not more than a
+// few at a time, since readers wait for the lock.
 func (p *partition) evict(excess int64) {
 	const batch = 64
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for n := 0; n < batch && excess > 0; n++ {
+		if p.scan.bytes > p.window.bytes {
+			excess -= p.clearOldest()
+			continue
+		}
 		freed := p.window.evict()
 		if freed == 0 {
 			return
@@ -297,11 +304,11 @@ func (p *partition) evict(excess int64) {
 	}
 }
 
-// held gives the bytes that the window holds.
+// held gives the bytes that the window and what is put aside hold.
 func (p *partition) held() int64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.window.bytes
+	return p.window.bytes + p.scan.bytes
 }
 
 // idleSince tells since when nobody has read the partition; false while somebody does.

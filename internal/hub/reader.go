@@ -1,6 +1,9 @@
 package hub
 
-import "time"
+import (
+	"container/list"
+	"time"
+)
 
 // reader is a cursor of one stream in one partition. It stands in the window,
 // where a lookup finds what comes next; or behind it, where it rides on a scan;
@@ -23,9 +26,11 @@ type reader struct {
 	// cut is set when the log was cut off at that offset and written anew, and the
 	// reader stands above it.
 	cut *int64
-	// buffer holds what a scan has found, bounded by maxBuffered.
+	// buffer holds what a scan has put aside, and buffered what that costs; place
+	// is the reader's among those for whom something is.
 	buffer   []*Entry
 	buffered int64
+	place    *list.Element
 	// before and after link the readers of one stream that watch.
 	before, after *reader
 }
@@ -37,12 +42,6 @@ const (
 	watching             // in partition.watching
 	riding               // a scan looks on its behalf
 	waiting              // for the next scan
-)
-
-// What a scan may put aside for one reader that is slower than it.
-const (
-	maxBuffered      = 64
-	maxBufferedBytes = 256 << 10
 )
 
 // outcome is what a look at the partition gave.
@@ -93,6 +92,14 @@ func (r *reader) seek(to int64) {
 	r.tick = p.hub.tick()
 }
 
+// goBack sends the reader to an offset that it has looked at before.
+func (r *reader) goBack(to int64) {
+	r.partition.mu.Lock()
+	defer r.partition.mu.Unlock()
+	r.leave()
+	r.next = to
+}
+
 // leave ends whatever the reader does. Needs the lock.
 func (r *reader) leave() {
 	p := r.partition
@@ -116,7 +123,7 @@ func (r *reader) leave() {
 		delete(p.scan.waiting, r)
 	}
 	r.state = idle
-	r.buffer, r.buffered = nil, 0
+	r.clearAside()
 }
 
 // read gives the stream's next entry. Without one the reader is woken when it
@@ -131,14 +138,7 @@ func (r *reader) read() (*Entry, outcome) {
 		}
 		return nil, nothing
 	}
-	if len(r.buffer) > 0 {
-		e := r.buffer[0]
-		r.buffer[0] = nil
-		r.buffer = r.buffer[1:]
-		r.buffered -= e.size
-		if len(r.buffer) == 0 {
-			r.buffer = nil
-		}
+	if e, _ := r.takeAside(); e != nil {
 		return e, found
 	}
 	if !p.log.known || p.retired {
@@ -149,6 +149,9 @@ func (r *reader) read() (*Entry, outcome) {
 			return nil, beyond
 		}
 		p.await(r, r.tick)
+	}
+	if r.state == riding { // it has taken all that was put aside, and wants more
+		p.runScan()
 	}
 	if r.state != idle {
 		return nil, nothing

@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"container/list"
 	"context"
 	"errors"
 	"math"
@@ -17,7 +18,7 @@ import (
 // What a scan asks a broker for at a time. The broker holds it only where the
 // scan meets a transaction that is open, of which it did not know yet.
 const (
-	scanMaxBytes = 4 << 20
+	scanMaxBytes = 1 << 20
 	scanMaxWait  = 100 * time.Millisecond
 )
 
@@ -30,8 +31,9 @@ const maxPasses = 2
 // It works like a lift: one pass at a time goes from the oldest position that
 // is waited for up to the window, and serves all readers it meets on the way.
 // So a thousand clients that come back together cost one read of the log, not
-// a thousand. A reader that does not take what is put aside for it gets off
-// and waits for a later pass; nobody waits for it.
+// a thousand. It reads on only while one of them has nothing left of what was
+// put aside for it. A reader that is slower than the others gets off when too
+// much is, and waits for a later pass; nobody waits for it.
 //
 // The partition's lock guards it.
 type scan struct {
@@ -43,6 +45,10 @@ type scan struct {
 	riding map[string]map[*reader]struct{}
 	// waiting holds those that stand where the pass has been already.
 	waiting map[*reader]struct{}
+	// aside holds the readers for whom something is put aside, the one that has
+	// had something for the longest first; bytes is what it all takes.
+	aside list.List
+	bytes int64
 }
 
 // noPass is where a scan stands between passes: ahead of everyone, so that all wait.
@@ -51,8 +57,9 @@ const noPass int64 = math.MaxInt64
 // join lets a scan look for the reader's records. Needs the lock.
 func (p *partition) join(r *reader) {
 	s := &p.scan
-	if s.running && r.next >= s.at {
+	if r.next >= s.at {
 		s.take(r)
+		p.runScan()
 		return
 	}
 	if s.waiting == nil {
@@ -75,12 +82,37 @@ func (s *scan) take(r *reader) {
 	r.state = riding
 }
 
-// drop takes a reader off the pass.
+// drop takes a reader off the pass, which ends when it was the last.
 func (s *scan) drop(r *reader) {
 	delete(s.riding[r.id], r)
 	if len(s.riding[r.id]) == 0 {
 		delete(s.riding, r.id)
 	}
+	if len(s.riding) == 0 && !s.running {
+		s.at = noPass
+	}
+}
+
+// hungry tells whether somebody rides who has nothing put aside.
+func (s *scan) hungry() bool {
+	for _, of := range s.riding {
+		for r := range of {
+			if len(r.buffer) == 0 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// called tells whether somebody waits whom a pass could serve.
+func (s *scan) called(reach int64) bool {
+	for r := range s.waiting {
+		if r.next < reach {
+			return true
+		}
+	}
+	return false
 }
 
 // runScan has the scan go on if it stands still. Needs the lock.
@@ -136,15 +168,22 @@ func (p *partition) reach() int64 {
 	return p.window.start
 }
 
-// nextStop gives the offset where to read on. Everyone who rides gets off where
-// the pass cannot go further. Then the next one begins, at the oldest position
-// waited for; false ends the scan, because there is none.
+// nextStop gives the offset where to read on; false lets the scan rest, because
+// nobody needs that now. Where the pass cannot go further, or all who ride have
+// enough and others wait, everyone gets off, and the next pass begins at the
+// oldest position waited for.
 func (p *partition) nextStop() (int64, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s, reach := &p.scan, p.reach()
 	if len(s.riding) > 0 && s.at < reach && !p.retired {
-		return s.at, true
+		if s.hungry() {
+			return s.at, true
+		}
+		if !s.called(reach) {
+			s.running = false
+			return 0, false
+		}
 	}
 	for _, of := range s.riding {
 		for r := range of {
@@ -190,6 +229,9 @@ func (p *partition) step(ctx context.Context, at int64) (bool, error) {
 		return false, ctx.Err()
 	}
 	defer func() { <-t.passes }()
+	// Before there is more, and not after: those for whom something was put aside
+	// have had time to take it.
+	p.hub.evict()
 	tick := p.hub.tick()
 	f, err := p.fetch(ctx, t.leader, at)
 	if err != nil {
@@ -250,13 +292,12 @@ func (p *partition) deliver(from int64, f broker.Fetched, tick uint64) {
 		for r := range p.scan.riding[e.Reply.StreamID] {
 			switch {
 			case r.next > e.Cursor.Offset:
-			case len(r.buffer) >= maxBuffered || r.buffered >= maxBufferedBytes:
+			case r.buffered >= maxAside:
 				// It looks again from here when it has taken what it was given.
 				p.scan.drop(r)
 				r.state, r.next = idle, e.Cursor.Offset
 			default:
-				r.buffer = append(r.buffer, e)
-				r.buffered += e.size
+				r.putAside(e)
 				r.next = e.Cursor.Offset + 1
 				r.notify()
 			}

@@ -133,7 +133,7 @@ func TestReaderLeavesScan(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, 1)
 		s := r.stream("a")
-		for range 2 * maxBuffered {
+		for range 128 {
 			r.put(0, part("a", "x"))
 		}
 		for i := range 30 {
@@ -151,8 +151,12 @@ func TestReaderLeavesScan(t *testing.T) {
 		p := r.hub.topics[gatewayTopic].partitions[0]
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		if len(p.readers)+len(p.watching)+len(p.awaiting)+len(p.scan.riding)+len(p.scan.waiting) != 0 {
-			t.Errorf("%d readers, %d watching, %d awaiting, %d riding, %d waiting", len(p.readers), len(p.watching), len(p.awaiting), len(p.scan.riding), len(p.scan.waiting))
+		if len(p.readers)+len(p.watching)+len(p.awaiting)+len(p.scan.riding)+len(p.scan.waiting)+p.scan.aside.Len() != 0 {
+			t.Errorf("%d readers, %d watching, %d awaiting, %d riding, %d waiting, %d with something put aside",
+				len(p.readers), len(p.watching), len(p.awaiting), len(p.scan.riding), len(p.scan.waiting), p.scan.aside.Len())
+		}
+		if p.scan.bytes != 0 || r.hub.windowBytes.Load() != p.window.bytes {
+			t.Errorf("%d bytes put aside, %d of %d in the window", p.scan.bytes, p.window.bytes, r.hub.windowBytes.Load())
 		}
 	})
 }

@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -10,10 +11,10 @@ import (
 
 // answerByName has the leaders say for a while that the logs begin at 40 and end
 // at 50, as they do in a life of the topic that is over.
-func (c *gatewayCluster) answerByName(until *time.Time) {
+func (c *gatewayCluster) answerByName(stale *atomic.Bool) {
 	c.ControlKey(int16(kmsg.ListOffsets), func(q kmsg.Request) (kmsg.Response, error, bool) {
 		c.KeepControl()
-		if time.Now().After(*until) {
+		if !stale.Load() {
 			return nil, nil, false
 		}
 		asked := q.(*kmsg.ListOffsetsRequest).Topics[0]
@@ -34,10 +35,10 @@ func (c *gatewayCluster) answerByName(until *time.Time) {
 }
 
 // refuseIDs has the leaders say for a while that they do not know the topic's id.
-func (c *gatewayCluster) refuseIDs(until *time.Time) {
+func (c *gatewayCluster) refuseIDs(stale *atomic.Bool) {
 	c.ControlKey(int16(kmsg.Fetch), func(q kmsg.Request) (kmsg.Response, error, bool) {
 		c.KeepControl()
-		if time.Now().After(*until) {
+		if !stale.Load() {
 			return nil, nil, false
 		}
 		answer := q.ResponseKind().(*kmsg.FetchResponse)
@@ -60,12 +61,13 @@ func (c *gatewayCluster) refuseIDs(until *time.Time) {
 func TestLeaderThatHasNotHeard(t *testing.T) {
 	bubble(t, "when the gateway starts", func(t *testing.T) {
 		r := newRig(t, 1)
-		until := time.Now().Add(time.Second)
-		r.answerByName(&until)
-		r.refuseIDs(&until)
+		var stale atomic.Bool
+		stale.Store(true)
+		r.answerByName(&stale)
+		r.refuseIDs(&stale)
 		r.hub.Start()
 		sub := r.follow(r.stream("a"), nil)
-		for time.Now().Before(until) {
+		for range 100 {
 			pass(10 * time.Millisecond)
 			if s := r.hub.floors.current(); s != nil {
 				if at, ok := s.floor(0); ok {
@@ -73,6 +75,7 @@ func TestLeaderThatHasNotHeard(t *testing.T) {
 				}
 			}
 		}
+		stale.Store(false)
 		r.put(0, last("a", "one"))
 		expect(t, sub, "reply one @0/0", "end replied-end")
 		pass(floorInterval)
@@ -88,8 +91,9 @@ func TestLeaderThatHasNotHeard(t *testing.T) {
 			r.put(0, part("z", "x"))
 		}
 		pass(2 * floorInterval)
-		until := time.Now().Add(time.Hour)
-		r.answerByName(&until) // by name only, so that it is known when the life has changed
+		var stale atomic.Bool
+		stale.Store(true)
+		r.answerByName(&stale) // by name only, so that it is known when the life has changed
 		r.recreate(1)
 		incarnation := r.incarnation()
 		for r.hub.floors.current().incarnation != incarnation {
@@ -103,7 +107,7 @@ func TestLeaderThatHasNotHeard(t *testing.T) {
 				t.Fatalf("floor %d", at)
 			}
 		}
-		until = time.Now()
+		stale.Store(false)
 		sub.Close()
 		pass(floorSettle)
 		if at, ok := r.hub.floors.current().floor(0); !ok || at != 0 {

@@ -16,6 +16,9 @@ type window struct {
 
 // reset empties the window and lets it begin at an offset.
 func (w *window) reset(at int64) {
+	for _, e := range w.entries {
+		e.tally = nil
+	}
 	*w = window{start: at, next: at, byStream: make(map[string][]*Entry)}
 }
 
@@ -24,7 +27,8 @@ func (w *window) add(e *Entry) {
 	w.entries = append(w.entries, e)
 	w.byStream[e.Reply.StreamID] = append(w.byStream[e.Reply.StreamID], e)
 	w.next = e.Cursor.Offset + 1
-	w.bytes += e.size
+	w.bytes += e.size()
+	e.tally = &w.bytes
 }
 
 // evict drops the oldest entry and gives what it held, 0 if there was none.
@@ -36,7 +40,8 @@ func (w *window) evict() int64 {
 	w.entries[0] = nil
 	w.entries = w.entries[1:]
 	w.start = e.Cursor.Offset + 1
-	w.bytes -= e.size
+	w.bytes -= e.size()
+	e.tally = nil
 
 	id := e.Reply.StreamID
 	if of := w.byStream[id]; len(of) > 1 {
@@ -45,7 +50,7 @@ func (w *window) evict() int64 {
 	} else {
 		delete(w.byStream, id)
 	}
-	return e.size
+	return e.size()
 }
 
 // find gives the first entry of a stream at or after an offset, nil if there is none.

@@ -20,7 +20,7 @@ func TestWindowAgainstAList(t *testing.T) {
 		switch random.IntN(2 + len(list)/100) {
 		case 0:
 			offset += random.Int64N(3)
-			e := &Entry{Cursor: Cursor{Offset: offset}, Reply: record.Reply{StreamID: fmt.Sprint(random.IntN(5))}, size: 1 + random.Int64N(9)}
+			e := &Entry{Cursor: Cursor{Offset: offset}, Reply: record.Reply{StreamID: fmt.Sprint(random.IntN(5))}, cost: 1 + random.Int64N(9)}
 			offset++
 			w.add(e)
 			list = append(list, e)
@@ -32,14 +32,14 @@ func TestWindowAgainstAList(t *testing.T) {
 				}
 				continue
 			}
-			if freed != list[0].size || w.start != list[0].Cursor.Offset+1 {
+			if freed != list[0].cost || w.start != list[0].Cursor.Offset+1 {
 				t.Fatalf("freed %d, start %d after %v", freed, w.start, list[0].Cursor)
 			}
 			list = list[1:]
 		}
 		var bytes int64
 		for _, e := range list {
-			bytes += e.size
+			bytes += e.cost
 		}
 		if w.bytes != bytes || w.next != offset {
 			t.Fatalf("%d bytes up to %d instead of %d up to %d", w.bytes, w.next, bytes, offset)
