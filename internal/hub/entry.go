@@ -28,6 +28,14 @@ type Entry struct {
 	encoded [formats][]byte
 }
 
+// onlyEnds tells whether the record is the last part of an answer and has nothing
+// in it: when the part before was written, nobody knew yet that nothing would
+// follow. It ends the stream and is no reply.
+func (e *Entry) onlyEnds() bool {
+	r := &e.Reply
+	return r.State == "" && !r.More && r.Part > 1 && len(r.Body) == 0
+}
+
 // Format is one of the wire formats in which an Entry is sent.
 type Format uint8
 

@@ -9,7 +9,8 @@ type Kind uint8
 
 // The kinds of events that a subscription gives.
 const (
-	// KindReply is a reply that a worker produced; Entry holds it.
+	// KindReply is a reply that a worker produced; Entry holds it. The last part of
+	// an answer in parts is none if it is empty.
 	KindReply Kind = iota + 1
 	// KindStatus is a life-cycle record that does not end the stream: delivering, retrying. Entry holds it.
 	KindStatus

@@ -12,6 +12,9 @@ import (
 func (s *Subscription) give(e *Entry) {
 	switch e.Reply.State {
 	case "":
+		if e.onlyEnds() {
+			break
+		}
 		s.queue = append(s.queue, Event{Kind: KindReply, Cursor: e.Cursor, Entry: e})
 	case record.StateDelivering, record.StateRetrying:
 		s.queue = append(s.queue, Event{Kind: KindStatus, Entry: e})

@@ -52,6 +52,50 @@ func TestEndsThatAreNoReply(t *testing.T) {
 	}
 }
 
+// The last part of an answer in parts ends the stream, and is a reply only if
+// something is in it.
+func TestLastPart(t *testing.T) {
+	of := func(part int, body string, more bool) record.Reply {
+		return record.Reply{StreamID: "a", Status: 200, Body: []byte(body), Part: part, Attempt: 1, More: more}
+	}
+	for name, c := range map[string]struct {
+		replies []record.Reply
+		want    []string
+	}{
+		"empty":                 {[]record.Reply{of(1, "one", true), of(2, "", true), of(3, "", false)}, []string{"reply one @0/0", "reply  @0/1", "end replied-end"}},
+		"with a body":           {[]record.Reply{of(1, "one", true), of(2, "two", false)}, []string{"reply one @0/0", "reply two @0/1", "end replied-end"}},
+		"the only one":          {[]record.Reply{of(1, "", false)}, []string{"reply  @0/0", "end replied-end"}},
+		"of an answer in whole": {[]record.Reply{part("a", "one"), last("a", "")}, []string{"reply one @0/0", "reply  @0/1", "end replied-end"}},
+	} {
+		bubble(t, name, func(t *testing.T) {
+			r := newRig(t, 1)
+			live := r.follow(r.stream("a"), nil)
+			expect(t, live, "caught up")
+			r.put(0, c.replies...)
+			expect(t, live, c.want...)
+
+			// With the id of each event the client gets what follows, and nothing after the end.
+			s := r.stream("a")
+			sub := r.follow(s, nil)
+			for i := range c.want {
+				e, err := next(sub)
+				if got := tell(e, err); got != c.want[i] {
+					t.Fatalf("%q instead of %q", got, c.want[i])
+				}
+				expect(t, r.follow(s, &e.Cursor), append(c.want[i+1:len(c.want):len(c.want)], "eof")...)
+				if e.Kind == KindEnd && e.Cursor.Offset != int64(len(c.replies)-1) {
+					t.Errorf("the end is at %d", e.Cursor.Offset)
+				}
+				if ended, err := r.hub.Ended(t.Context(), s, e.Cursor); err != nil || ended != (e.Kind == KindEnd) {
+					t.Errorf("ended %v, %v", ended, err)
+				}
+			}
+			// Also with that of the record that only ends the stream, which no event had.
+			expect(t, r.follow(s, &Cursor{Incarnation: s.Incarnation, Offset: int64(len(c.replies) - 1)}), "end replied-end", "eof")
+		})
+	}
+}
+
 // A worker's records that are no replies are passed over, and counted.
 func TestRecordsThatAreNoReplies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
