@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"context"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -80,6 +81,68 @@ func TestNoExpiryWithoutTheLog(t *testing.T) {
 		expect(t, sub, "silence")
 		r.comeUp()
 		expect(t, sub, "end expired-expired", "eof")
+	})
+}
+
+// The broker's clock may be behind the gateway's by expiryGrace: what was in time
+// by that comes, though the stream has expired by this.
+func TestReplyInTimeByTheBrokersClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, 1)
+		r.recreate(1)
+		s := r.stream("a")
+		sub := r.follow(s, nil)
+		expect(t, sub, "caught up")
+		time.Sleep(time.Until(s.Expires.Add(-9 * time.Second)))
+		expect(t, sub, "silence") // until it has expired
+		time.Sleep(expiryGrace - 2*time.Second)
+		r.putAt(0, s.Expires, last("a", "one"))
+		expect(t, sub, "reply one @0/0", "end replied-end")
+	})
+}
+
+// The timer goes by a clock that nobody sets, the expiry by one that may be set
+// back meanwhile.
+func TestExpiryWhenTheClockWasSetBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, 1)
+		s := r.stream("a")
+		sub := r.follow(s, nil)
+		expect(t, sub, "caught up")
+		sub.expiry.Stop()
+		sub.ring() // too early by the clock that counts
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		if got := tell(sub.Next(ctx)); got != "end expired-expired" {
+			t.Fatalf("%q", got)
+		}
+		if late := time.Since(s.due()); late < 0 || late > time.Second {
+			t.Errorf("told %v late", late)
+		}
+	})
+}
+
+// That a topic was gone before the stream expired does not say that it still is.
+func TestNoExpiryByATopicThatCameBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, 1)
+		s := r.stream("a")
+		sub := r.follow(s, nil)
+		expect(t, sub, "caught up")
+		if err := r.DeleteTopic(gatewayTopic); err != nil {
+			t.Fatal(err)
+		}
+		expect(t, sub, "silence")
+		r.goDown()
+		if err := r.CreateTopic(gatewayTopic, 1, nil); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * metadataTTL)
+		r.put(0, last("a", "one"))
+		time.Sleep(time.Until(s.Expires.Add(time.Minute)))
+		expect(t, sub, "silence")
+		r.comeUp()
+		expect(t, sub, "gap recreated", "reply one @0/0", "end replied-end")
 	})
 }
 

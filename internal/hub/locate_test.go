@@ -33,6 +33,24 @@ func TestFloorIsNewerThanTheEnd(t *testing.T) {
 	}
 }
 
+// The broker's clock may be behind the gateway's by a minute: by that a reply may
+// have been written before the stream began.
+func TestReplyBeforeTheStreamByTheBrokersClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, 1)
+		r.recreate(1)
+		id := placed(t, 0, 1, 1, 2)
+		time.Sleep(time.Hour)
+		time.Sleep(time.Until(time.Now().Truncate(time.Minute).Add(time.Minute + time.Second))) // times are rounded down to the minute
+		s := r.stream(id)
+		r.grow(r.client, 2)
+		time.Sleep(2 * metadataTTL)
+		r.putAt(1, s.Issued.Add(-time.Hour), part("other", "x"))
+		r.putAt(1, s.Issued.Add(-30*time.Second), last(id, "one"))
+		expect(t, r.follow(s, nil), "reply one @1/1", "end replied-end")
+	})
+}
+
 // A gateway whose clock goes ahead of the broker's has issued its tokens in the
 // broker's future, so that no record is that new: the stream begins at the end.
 func TestFloorInTheFuture(t *testing.T) {

@@ -157,9 +157,7 @@ func (t *tail) run(ctx context.Context) {
 	}
 }
 
-// follow lists what to fetch. The list begins elsewhere each round: a broker
-// fills its answer in the order of the request, and a busy partition must not
-// starve those after it.
+// follow lists what to fetch, in another order each round.
 func (t *tail) follow(round int) []following {
 	at := time.Now()
 	t.hub.mu.Lock()
@@ -173,11 +171,25 @@ func (t *tail) follow(round int) []following {
 	slices.SortFunc(followed, func(a, b following) int {
 		return cmp.Or(cmp.Compare(a.topic.name, b.topic.name), cmp.Compare(a.index, b.index))
 	})
+	return rotate(followed, round)
+}
+
+// rotate has the sorted list begin elsewhere each round: a broker fills its answer
+// in the order of the request, and a busy partition must not starve those after
+// it. The partitions of a topic stay together, so that a request has each topic once.
+func rotate(followed []following, round int) []following {
 	if len(followed) == 0 {
 		return nil
 	}
 	first := round % len(followed)
-	return slices.Concat(followed[first:], followed[:first])
+	from, to := first, first
+	for from > 0 && followed[from-1].topic == followed[first].topic {
+		from--
+	}
+	for to < len(followed) && followed[to].topic == followed[first].topic {
+		to++
+	}
+	return slices.Concat(followed[first:to], followed[from:first], followed[to:], followed[:from])
 }
 
 // fetch asks the broker, and tells whether the question was abandoned because

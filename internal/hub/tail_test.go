@@ -274,6 +274,69 @@ func TestLogTruncatedUnderTheReader(t *testing.T) {
 	})
 }
 
+// Each partition stands first in some round, and those of a topic always together.
+func TestRotate(t *testing.T) {
+	topics := []*topic{{name: "a"}, {name: "b"}, {name: "c"}}
+	var sorted []following
+	for i, n := range []int{3, 1, 2} {
+		for index := range int32(n) {
+			sorted = append(sorted, following{partition: &partition{topic: topics[i], index: index}})
+		}
+	}
+	firsts := make(map[*partition]bool)
+	for round := range sorted {
+		got := rotate(sorted, round)
+		firsts[got[0].partition] = true
+		changes := 0
+		seen := make(map[*partition]bool)
+		for i, f := range got {
+			seen[f.partition] = true
+			if i > 0 && f.topic != got[i-1].topic {
+				changes++
+			}
+		}
+		if changes != len(topics)-1 || len(seen) != len(sorted) {
+			t.Errorf("round %d has %d partitions, and topics that change %d times", round, len(seen), changes)
+		}
+	}
+	if len(firsts) != len(sorted) {
+		t.Errorf("%d of %d partitions stood first", len(firsts), len(sorted))
+	}
+	if rotate(nil, 7) != nil {
+		t.Error("something of nothing")
+	}
+}
+
+// A partition that always has more than an answer takes does not keep the others
+// of its broker from being read.
+func TestBusyPartition(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, 3)
+		subs := make([]*Subscription, 3)
+		for p := range int32(3) {
+			s := r.stream("a")
+			s.Partition = p
+			subs[p] = r.follow(s, nil)
+			expect(t, subs[p], "caught up")
+		}
+		// What stands first in the request fills the answer.
+		r.ControlKey(int16(kmsg.Fetch), func(q kmsg.Request) (kmsg.Response, error, bool) {
+			r.KeepControl()
+			for i := range q.(*kmsg.FetchRequest).Topics {
+				of := &q.(*kmsg.FetchRequest).Topics[i]
+				of.Partitions = of.Partitions[:1]
+			}
+			return nil, nil, false
+		})
+		for p := range int32(3) {
+			r.put(p, last("a", "one"))
+		}
+		for p, sub := range subs {
+			expect(t, sub, fmt.Sprintf("reply one @%d/0", p), "end replied-end")
+		}
+	})
+}
+
 // A broker that answers with an error it should not give is asked again, and
 // not in a loop.
 func TestBrokerErrors(t *testing.T) {

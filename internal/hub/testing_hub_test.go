@@ -93,6 +93,23 @@ func (r *rig) putRecords(partition int32, records ...record.Record) int64 {
 	return answer.BaseOffset
 }
 
+// putAt produces a reply whose time is the producer's, to a topic that takes
+// such times: one that was recreated.
+func (r *rig) putAt(partition int32, at time.Time, reply record.Reply) {
+	r.t.Helper()
+	rec := reply.Record()
+	answer, err := r.producer.API().Produce(r.t.Context(), &kafka.ProduceRequest{
+		Topic: gatewayTopic, Partition: int(partition), RequiredAcks: kafka.RequireAll,
+		Records: kafka.NewRecordReader(kafka.Record{Time: at, Value: kafka.NewBytes(rec.Value), Headers: rec.Headers}),
+	})
+	if err == nil {
+		err = answer.Error
+	}
+	if err != nil {
+		r.t.Fatal(err)
+	}
+}
+
 // part is a reply that others follow, last one that ends its stream.
 func part(id, body string) record.Reply {
 	return record.Reply{StreamID: id, Status: 200, Body: []byte(body), More: true}
