@@ -81,7 +81,7 @@ func (g *generation) answer(request record.Request, attempt int, started func(co
 	defer cancel()
 	ctx, callOff := context.WithCancelCause(ctx)
 	defer callOff(nil)
-	defer g.d.underWay(request.StreamID, func() { callOff(errCancelled) })()
+	defer g.d.control.underWay(request.StreamID, func() { callOff(errCancelled) })()
 
 	w := &response{
 		g: g, request: request, attempt: attempt, limit: options.MaxResponse,

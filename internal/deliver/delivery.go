@@ -43,6 +43,8 @@ type Config struct {
 	Producer Producer
 	// Topic is read in the consumer group Group.
 	Topic, Group string
+	// Control is the topic of cancellations; "" for none.
+	Control string
 	// MaxBytes bounds the records held in memory. Default: 64 MiB.
 	MaxBytes int64
 	Logger   *zap.Logger
@@ -80,6 +82,7 @@ type Delivery struct {
 	done   chan struct{}
 
 	current atomic.Pointer[Options]
+	control *control
 
 	mu sync.Mutex
 	// generation is the one that runs; nil between two.
@@ -87,7 +90,6 @@ type Delivery struct {
 	// windows outlive generations, so that a rebalance need not read them anew.
 	windows map[int32]*window
 
-	off cancellations
 }
 
 // New begins to deliver. It waits for nothing: neither the broker nor the topic
@@ -99,11 +101,18 @@ func New(c Config, o Options) *Delivery {
 	if c.Logger == nil {
 		c.Logger = zap.NewNop()
 	}
-	d := &Delivery{config: c, log: c.Logger, done: make(chan struct{}), windows: make(map[int32]*window)}
+	d := &Delivery{config: c, log: c.Logger, done: make(chan struct{}), control: newControl(), windows: make(map[int32]*window)}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	d.current.Store(&o)
 	go func() {
 		defer close(d.done)
+		var working sync.WaitGroup
+		defer working.Wait()
+		if c.Control != "" {
+			working.Go(func() { d.follow(d.ctx) })
+		} else {
+			d.control.ready()
+		}
 		d.run(d.ctx)
 	}()
 	return d
@@ -176,6 +185,7 @@ func (d *Delivery) serve(ctx context.Context, kg *kafka.Generation) {
 	for _, a := range kg.Assignments[d.config.Topic] {
 		numbers = append(numbers, a.ID)
 	}
+	d.control.await(ctx)
 	d.log.Info("partitions to deliver", g.fields(zap.Ints("partitions", numbers))...)
 	g.run(ctx)
 	d.mu.Lock()

@@ -26,6 +26,7 @@ const (
 	testTopic   = "orders"
 	testReplies = "replies"
 	testDead    = "orders.dlq"
+	testControl = "control"
 	testGroup   = "orders"
 )
 
@@ -46,7 +47,7 @@ func virtually(t *testing.T, test func(t *testing.T, r *rig)) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &rig{t: t, log: zaptest.NewLogger(t, zaptest.Level(zap.WarnLevel))}
 		cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.Ports(9092), kfake.ListenFn(r.network.Listen),
-			kfake.SeedTopics(1, testTopic, testReplies, testDead))
+			kfake.SeedTopics(1, testTopic, testReplies, testDead, testControl))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -104,7 +105,7 @@ func (f handlerFunc) ServeHTTP(w http.ResponseWriter, r *http.Request) error { r
 
 // deliver begins to deliver, until the test ends.
 func (r *rig) deliver(o Options, change ...func(*Config)) *Delivery {
-	c := Config{Broker: r.connect(), Producer: r, Topic: testTopic, Group: testGroup, Logger: r.log}
+	c := Config{Broker: r.connect(), Producer: r, Topic: testTopic, Group: testGroup, Control: testControl, Logger: r.log}
 	for _, f := range change {
 		f(&c)
 	}

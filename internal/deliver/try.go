@@ -38,7 +38,7 @@ func (g *generation) try(j *job) {
 		log.Debug("request was done before")
 		g.queue.done(j)
 		return
-	case g.d.cancelled(j.id):
+	case g.d.control.has(j.id):
 		log.Debug("request was cancelled")
 		g.queue.done(j)
 		return

@@ -1,0 +1,101 @@
+package deliver
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/osmosis-gateway/caddy-osmosis/record"
+)
+
+func (r *rig) cancel(id string) {
+	r.t.Helper()
+	c := Cancellation{Cancel: id, Expires: time.Now().Add(time.Hour).UnixMilli()}
+	if _, err := r.put(r.t.Context(), testControl, 0, record.Record{Value: []byte("not for us")}, c.Record()); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// What is cancelled before anybody delivers is not tried, what waits for
+// another try has no other, and a try that runs is called off.
+func TestCancel(t *testing.T) {
+	virtually(t, func(t *testing.T, r *rig) {
+		var tries atomic.Int64
+		off := make(chan error, 1)
+		h := func(w http.ResponseWriter, req *http.Request) error {
+			tries.Add(1)
+			switch req.Header.Get(HeaderStreamID) {
+			case "s1":
+				w.WriteHeader(http.StatusBadGateway)
+			case "s2":
+				<-req.Context().Done()
+				off <- req.Context().Err()
+				return req.Context().Err()
+			}
+			return nil
+		}
+		r.send(3, keyless)
+		r.cancel("s0")
+		r.deliver(options(h, func(o *Options) { o.BackoffMin, o.BackoffMax = time.Minute, time.Minute }))
+		r.want("s1", "retrying 1: 502 Bad Gateway")
+		r.cancel("s1")
+		r.want("s2", "delivering 1: 0 ")
+		r.cancel("s2")
+		<-off
+		r.done(3)
+		told := r.replies()
+		if n := tries.Load(); n != 2 || len(told["s0"]) != 0 || len(told["s1"]) != 1 || len(told["s2"]) != 1 || len(r.read(testDead)) > 0 {
+			t.Errorf("%d tries, %v", n, told)
+		}
+	})
+}
+
+// A control topic that is not there holds nobody up.
+func TestNoControlTopic(t *testing.T) {
+	virtually(t, func(t *testing.T, r *rig) {
+		begun := time.Now()
+		r.deliver(options(echo), func(c *Config) { c.Control = "none" })
+		r.send(1, keyless)
+		r.want("s0", "200 0")
+		if took := time.Since(begun); took > controlWait {
+			t.Errorf("waited %s", took)
+		}
+	})
+}
+
+func TestCancellationsAreBounded(t *testing.T) {
+	c := newControl()
+	now := time.Now()
+	take := func(id string, expires time.Time) {
+		c.take(Cancellation{Cancel: id, Expires: expires.UnixMilli()}.Record().Value, now)
+	}
+	take("past", now.Add(-time.Second))
+	take(strings.Repeat("x", maxIDLength+1), now.Add(time.Hour))
+	take("soon", now.Add(time.Minute))
+	for i := range maxCancellations {
+		take(strconv.Itoa(i), now.Add(time.Hour))
+	}
+	if c.has("past") || !c.has("soon") || c.has(strconv.Itoa(maxCancellations-1)) || len(c.cancelled) != maxCancellations {
+		t.Errorf("%d", len(c.cancelled))
+	}
+	now = now.Add(10 * time.Minute)
+	if take("last", now.Add(time.Hour)); !c.has("last") || c.has("soon") {
+		t.Error("what is past was not forgotten")
+	}
+}
+
+func FuzzCancellation(f *testing.F) {
+	f.Add(Cancellation{Cancel: "id", Expires: 1 << 42}.Record().Value)
+	f.Fuzz(func(t *testing.T, value []byte) {
+		c := newControl()
+		c.take(value, time.UnixMilli(0))
+		for id := range c.cancelled {
+			if id == "" || len(id) > maxIDLength {
+				t.Errorf("%q", id)
+			}
+		}
+	})
+}
