@@ -61,7 +61,7 @@ func (e *Entry) Encoded(f Format, encode func(*Entry) []byte) []byte {
 	e.mu.Unlock()
 	if first && e.partition != nil {
 		e.partition.grow(e, int64(cap(b)))
-		e.partition.hub.evict()
+		e.partition.hub.evictSome()
 	}
 	return b
 }

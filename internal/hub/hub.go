@@ -207,6 +207,14 @@ func (h *Hub) evict() {
 	}
 }
 
+// evictSome is evict for what comes bit by bit: it waits for that to be worth
+// the look at all windows.
+func (h *Hub) evictSome() {
+	if bound := h.config.WindowBytes; h.windowBytes.Load() > bound+bound/64 {
+		h.evict()
+	}
+}
+
 // setHome sets the home partitions of the reply topic.
 func (h *Hub) setHome(owned []int32) {
 	h.mu.Lock()

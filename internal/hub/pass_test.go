@@ -93,7 +93,7 @@ func TestBrokerThatFailsHoldsUpItsOwn(t *testing.T) {
 			for _, s := range streams[1:] {
 				sub := h.Follow(s, nil)
 				t.Cleanup(sub.Close)
-				go next(sub) //nolint:errcheck // there is nothing to be had
+				go next(sub)
 			}
 			time.Sleep(2 * time.Second)
 			sub := h.Follow(streams[0], nil)
