@@ -77,8 +77,8 @@ func (d *Deliver) provision(ctx caddy.Context, topic string) error {
 	d.topic = topic
 	d.Group = or(d.Group, topic)
 	d.Attempts = or(d.Attempts, deliver.DefaultAttempts)
-	d.BackoffMin = or(d.BackoffMin, caddy.Duration(deliver.DefaultBackoffMin))
-	d.BackoffMax = or(d.BackoffMax, max(caddy.Duration(deliver.DefaultBackoffMax), d.BackoffMin))
+	d.BackoffMin = or(d.BackoffMin, caddy.Duration(deliver.DefaultBackoffLeast))
+	d.BackoffMax = or(d.BackoffMax, max(caddy.Duration(deliver.DefaultBackoffMost), d.BackoffMin))
 	d.Timeout = or(d.Timeout, caddy.Duration(deliver.DefaultTimeout))
 	d.Concurrency = or(d.Concurrency, triesPerCore*runtime.GOMAXPROCS(0))
 	d.DeadLetter = or(d.DeadLetter, topic+".dlq")

@@ -77,13 +77,13 @@ func (c *committer) run(ctx context.Context) error {
 			case <-timer.C:
 			}
 		}
-		if err := c.commit(ctx); err != nil {
+		if err := c.commit(ctx); err != nil && ctx.Err() == nil {
 			return err
 		}
 	}
 }
 
-// commit commits what has changed, once.
+// commit commits what has changed, once. It gives an error also when ctx ends first.
 func (c *committer) commit(ctx context.Context) error {
 	c.mu.Lock()
 	done := c.waiting
@@ -92,9 +92,6 @@ func (c *committer) commit(ctx context.Context) error {
 	if all := c.queue.changes(); len(all) > 0 {
 		if err := c.send(ctx, all); err != nil {
 			c.queue.unchanged(all)
-			if ctx.Err() != nil {
-				return nil
-			}
 			return err
 		}
 	}

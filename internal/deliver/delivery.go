@@ -18,12 +18,12 @@ import (
 
 // Defaults of Options and Config.
 const (
-	DefaultAttempts    = 10
-	DefaultBackoffMin  = time.Second
-	DefaultBackoffMax  = time.Minute
-	DefaultTimeout     = 5 * time.Minute
-	DefaultMaxResponse = 64 << 20
-	defaultMaxBytes    = 64 << 20
+	DefaultAttempts     = 10
+	DefaultBackoffLeast = time.Second
+	DefaultBackoffMost  = time.Minute
+	DefaultTimeout      = 5 * time.Minute
+	DefaultMaxResponse  = 64 << 20
+	defaultMaxBytes     = 64 << 20
 )
 
 // ErrTooLarge is what a Producer wraps when the broker takes no record of that
@@ -89,7 +89,6 @@ type Delivery struct {
 	generation *generation
 	// windows outlive generations, so that a rebalance need not read them anew.
 	windows map[int32]*window
-
 }
 
 // New begins to deliver. It waits for nothing: neither the broker nor the topic

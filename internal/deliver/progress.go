@@ -63,7 +63,7 @@ func (p *progress) after(offset int64) int {
 	return sort.Search(len(p.done), func(i int) bool { return p.done[i].from > offset })
 }
 
-// finish marks the offsets from from to to, excluded, as done: a record, or a
+// finish marks a range of offsets as done, the last excluded: a record, or a
 // hole that compaction or a transaction has left.
 func (p *progress) finish(from, to int64) {
 	from = max(from, p.base)

@@ -7,8 +7,8 @@ const maxSeen = 100_000
 // that a record that a producer has put there twice is not tried twice. It
 // outlives a generation: what another member did meanwhile is read from the log.
 type window struct {
-	// from and to are the offsets it covers.
-	from, to int64
+	// to is the offset up to which it knows what was done.
+	to int64
 
 	ids  map[string]struct{}
 	ring []string
