@@ -108,7 +108,7 @@ func topicGrows(t *testing.T, cluster *kafkatest.Cluster) {
 // Records are deleted under a reader that is in the middle of them. It is told
 // from where to where, and gets the rest once.
 func retentionOvertakes(t *testing.T, cluster *kafkatest.Cluster) {
-	const replies, read, start = 600, 10, 400
+	const replies, read, start, room = 600, 10, 400, 20_000
 	r := newKafkaRig(t, cluster, "replies.retention", 1, 1, nil)
 	s := r.stream0()
 	var answers []*kgo.Record
@@ -116,7 +116,8 @@ func retentionOvertakes(t *testing.T, cluster *kafkatest.Cluster) {
 		answers = append(answers, r.reply(s, fmt.Sprint(i), i < replies-1))
 	}
 	r.put(answers...)
-	sub := r.hub.Follow(s, nil)
+	h := r.newHub(Config{WindowBytes: room})
+	sub := h.Follow(s, nil)
 	t.Cleanup(sub.Close)
 	var told story
 	for range read {
@@ -126,6 +127,12 @@ func retentionOvertakes(t *testing.T, cluster *kafkatest.Cluster) {
 		}
 		told.add(e)
 	}
+	r.until("most of what a scan had put aside is dropped", func() error {
+		if held := h.Stats().WindowBytes; held > room {
+			return fmt.Errorf("%d bytes held", held)
+		}
+		return nil
+	})
 	var before kadm.Offsets
 	before.AddOffset(r.topic, 0, start, -1)
 	if answer, err := r.admin.DeleteRecords(r.ctx, before); err != nil || answer.Error() != nil {
@@ -133,7 +140,7 @@ func retentionOvertakes(t *testing.T, cluster *kafkatest.Cluster) {
 	}
 	rest := r.read(sub, func() {})
 
-	// What a scan had put aside is told, then the gap, and the rest.
+	// What still lay aside is told, then the gap, and the rest.
 	all := append(slices.Clone(told.told), rest.told...)
 	gap := slices.Index(all, "gap:"+gapRetention)
 	if rest.end != record.StateReplied || rest.err != nil || len(rest.gaps) != 1 || len(all) != gap+1+replies-start {
