@@ -36,9 +36,10 @@ test: ## all of the steps below
 	done; \
 	echo "=== all steps took $$((SECONDS - began)) s"
 
-tools: ## fetch or find what the tests need: Kafka's jars, the example workers' packages, Chromium
+tools: ## fetch or find what the tests need: Kafka's jars, the example workers' packages, Chromium, PHP
 	@go test -tags e2e -count 1 -run '^Test(Jars|Install)$$' ./internal/broker/kafkatest ./examples/workers
 	@.ci/chromium
+	@.ci/php
 
 tidy-check: ## go.mod and go.sum hold what is needed and nothing else
 	go mod tidy -diff
