@@ -102,7 +102,7 @@ func (a *App) newDelivery(d *Deliver) (*delivery, error) {
 	return &delivery{
 		insideKey: a.plan.insideKey,
 		Delivery: deliver.New(deliver.Config{
-			Broker: i.client, Producer: a.repliesTo(i), Topic: d.topic, Group: d.Group,
+			Broker: i.client, Producer: a.repliesTo(i), Topic: d.topic, Group: d.Group, Control: controlTopic,
 			Logger: a.logger.Named("deliver"),
 		}, d.options()),
 	}, nil

@@ -55,7 +55,7 @@ func (h *StreamsHandler) Provision(ctx caddy.Context) error {
 }
 
 // streamMethods are the methods that a stream URL takes.
-const streamMethods = "GET, HEAD, OPTIONS"
+const streamMethods = "GET, HEAD, DELETE, OPTIONS"
 
 // subscription is what the forms need of a followed stream.
 type subscription interface {
@@ -106,11 +106,18 @@ func (h *StreamsHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next 
 		// Only HTTP/1.1 is upgraded. Said at once, it lets the client fall back to events.
 		return writeProblem(w, r, problem{Status: http.StatusNotImplemented, Detail: "WebSockets are served over HTTP/1.1 only. Read the stream as text/event-stream instead."})
 	}
-	if r.Method != http.MethodGet && r.Method != http.MethodHead && r.Method != http.MethodOptions {
-		header.Set("Allow", streamMethods)
-		return writeProblem(w, r, problem{Status: http.StatusMethodNotAllowed, Detail: "A stream is read, with " + streamMethods + "."})
-	}
 	token, result := strings.CutSuffix(rest, "/result")
+	switch r.Method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions:
+	case http.MethodDelete:
+		if !result {
+			break
+		}
+		fallthrough
+	default:
+		header.Set("Allow", streamMethods)
+		return writeProblem(w, r, problem{Status: http.StatusMethodNotAllowed, Detail: "A stream is read with GET, HEAD and OPTIONS, and its request is cancelled with DELETE on the stream's URL."})
+	}
 	lease, err := h.app.lease(r.Context())
 	if err != nil {
 		return h.comeAgain(w, r, formOf(r, result))
@@ -147,6 +154,9 @@ func (h *StreamsHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next 
 	if extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
 		extra.Add(zap.String("osmosis_stream", claims.ID))
 		extra.Add(zap.Stringer("osmosis_form", v.form))
+	}
+	if r.Method == http.MethodDelete {
+		return v.serveCancel(w, r, func(ctx context.Context, c hub.Claims) error { return h.app.callOff(ctx, lease, c) })
 	}
 	if v.holds() {
 		unhurry(w)
