@@ -173,3 +173,39 @@ func TestEntryOwnsItsBody(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+// What was read is decided, also by an answer that was overtaken by a later one:
+// a scan that believed otherwise would stand still before what the window has dropped.
+func TestDecidedByWhatWasRead(t *testing.T) {
+	h, p := lonePartition(t)
+	early := h.tick()
+	from, _ := p.position(time.Now())
+	p.mu.Lock()
+	p.settle(0, broker.Fetched{}, h.tick()) // a scan asked later and was told earlier
+	p.mu.Unlock()
+	p.take(from, answer(0, part("a", "one"), part("a", "two")), early)
+	if p.log.stable.at != 2 {
+		t.Errorf("decided up to %d instead of 2", p.log.stable.at)
+	}
+}
+
+// A reader that waits for a scan is let go when the window is moved back to
+// before it, so that it finds out.
+func TestWindowIsMovedBack(t *testing.T) {
+	h, p := lonePartition(t)
+	p.lookAgain(p.log.life)
+	p.found(0, 10, h.tick())
+	p.scan.running = true // the test runs the passes
+	r := newReader(p, "a", 8)
+	if _, out := r.read(); out != nothing || r.state != waiting {
+		t.Fatalf("outcome %d, state %d", out, r.state)
+	}
+	p.lookAgain(p.log.life)
+	p.found(0, 5, h.tick())
+	if _, more := p.nextStop(); more || r.state != idle || len(r.wake) == 0 {
+		t.Fatalf("goes on %v, state %d, %d wakes", more, r.state, len(r.wake))
+	}
+	if _, out := r.read(); out != beyond {
+		t.Errorf("outcome %d", out)
+	}
+}
