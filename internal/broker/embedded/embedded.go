@@ -9,11 +9,9 @@
 //   - One node. When the process is down, so is the queue; nothing is lost by it.
 //   - Topics have to be made by CreateTopics. One that a client's metadata
 //     request makes is forgotten by a kill, with its records, so that is off.
-//   - Never a compacted topic: compaction rewrites a partition in place, and a
-//     kill in the middle loses it. The reply and request topics are not compacted.
-//   - Retention is the janitor's (see janitor), not kfake's: kfake's can empty a
-//     partition, and after a kill its offsets would begin at 0 again, below
-//     every commit, token and cursor.
+//   - No compacted topics, and no retention of a topic's own: old records are
+//     the janitor's (see janitor), for all topics alike. kfake's cleaner can
+//     empty a partition, and what would wake it is refused (see guard).
 //   - It keeps the setting LogAppendTime and does nothing about it; see logTime.
 //   - A full disk is seen before records are taken, and a write that fails is
 //     told (see room); but kfake ignores errors of fsync, so a disk that takes
@@ -111,12 +109,14 @@ func Open(c Config) (*Broker, error) {
 		kfake.DataDir(dataDirectory(c.Directory)),
 		kfake.SyncWrites(),
 		kfake.WithLogger(logger{c.Logger, b.room}),
+		kfake.BrokerConfigs(inert),
 		kfake.BrokerConfigs(map[string]string{"log.segment.bytes": strconv.FormatInt(segmentSize(c.MaxBytes), 10)}),
 		kfake.ListenFn(func(network, _ string) (net.Listener, error) { return net.Listen(network, c.Listen) }),
 	)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("embedded broker on %s: %w", c.Listen, err), lock.Close())
 	}
+	guard{b.cluster}.install()
 	b.room.install(b.cluster)
 	(&logTime{cluster: b.cluster}).install()
 	b.address = b.cluster.ListenAddrs()[0]
