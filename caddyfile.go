@@ -33,6 +33,7 @@ func init() {
 //		bind        <text with placeholders>
 //		group       <consumer group>
 //		idempotency <window>
+//		admit       <duration>
 //		cors        <origin…>
 //		deliver [<group>] {
 //			…
@@ -69,6 +70,7 @@ func (h *Handler) unmarshal(d *caddyfile.Dispenser, deliver option) error {
 		"bind":        text(&h.Bind, "<text with placeholders>"),
 		"group":       text(&h.Group, "<consumer group>"),
 		"idempotency": duration(&h.Idempotency),
+		"admit":       duration(&h.Admit),
 		"cors":        words(&h.CORS, "<origin…>"),
 		"deliver":     deliver,
 		"scale": func(d *caddyfile.Dispenser) error {

@@ -334,3 +334,6 @@ func (l *listener) ends() {
 		l.t.Fatalf("event %+v, want the end", *e)
 	}
 }
+
+// pass lets virtual time pass.
+func pass(d time.Duration) { time.Sleep(d) }

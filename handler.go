@@ -86,6 +86,13 @@ type Handler struct {
 	// the topic's name.
 	Group string `json:"group,omitempty"`
 
+	// Admit is how long requests that are queued may take before more of them
+	// are turned away: a request that comes when it would take longer to work
+	// off what waits gets 429, with the time after which it is worth trying
+	// again. It is measured every second by the progress of Group. Default: all
+	// are taken.
+	Admit caddy.Duration `json:"admit,omitempty"`
+
 	// CORS are the origins, such as https://app.example.com, whose pages may
 	// use this route and its streams from another site; "*" admits all, without
 	// credentials. Default: none.
@@ -102,6 +109,8 @@ type Handler struct {
 	methods map[string]bool
 	allow   string // the methods, as Access-Control-Allow-Methods has them
 	metrics routeMetrics
+	// admission is nil where all are taken.
+	admission *admission
 }
 
 // CaddyModule returns the Caddy module information.
@@ -148,6 +157,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 func (h *Handler) settle(app *App) {
 	h.app = app
 	h.metrics = metricsOf(h.Topic)
+	if h.Admit > 0 {
+		h.admission = &admission{topic: h.Topic, group: or(h.Group, h.Topic), limit: time.Duration(h.Admit)}
+	}
 	h.MaxBody = or(h.MaxBody, defaultMaxBody)
 	h.Idempotency = or(h.Idempotency, caddy.Duration(defaultIdempotency))
 	if h.Group == "" {
@@ -215,6 +227,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	key, refusal := idempotencyKey(r.Header)
 	if refusal != nil {
+		return writeProblem(w, r, *refusal)
+	}
+	if refusal := h.admission.refusal(); refusal != nil {
 		return writeProblem(w, r, *refusal)
 	}
 	body, refusal := h.readBody(w, r)

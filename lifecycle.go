@@ -209,6 +209,7 @@ func (a *App) Start() error {
 	a.cancel = cancel
 	a.working.Go(func() { a.createTopics(ctx, i.client) })
 	a.startClaims(ctx, i)
+	a.startAdmissions(ctx, i)
 	if err := a.startDeliveries(); err != nil {
 		return err
 	}

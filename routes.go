@@ -13,6 +13,7 @@ type routes struct {
 	cors       map[string][]string // topic → origins of all routes to it
 	window     time.Duration       // the longest for idempotency keys
 	scale      []*Scale
+	admissions []*admission
 	deliveries []*Deliver
 }
 
@@ -27,6 +28,9 @@ func (a *App) addRoute(h *Handler) {
 		a.routes.cors = make(map[string][]string)
 	}
 	a.routes.cors[h.Topic] = append(a.routes.cors[h.Topic], h.CORS...)
+	if h.admission != nil {
+		a.routes.admissions = append(a.routes.admissions, h.admission)
+	}
 	if h.Scale != nil {
 		a.routes.scale = append(a.routes.scale, h.Scale)
 	}

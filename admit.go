@@ -1,0 +1,173 @@
+package osmosis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+	"go.uber.org/zap"
+
+	"github.com/osmosis-gateway/caddy-osmosis/internal/broker"
+)
+
+const (
+	// sampleEvery is how often a route with admit looks at its backlog, and
+	// paceOver the time over which it sees how fast that is worked off.
+	sampleEvery = time.Second
+	paceOver    = 10 * time.Second
+	// longestRetry bounds what a client is asked to wait.
+	longestRetry = time.Hour
+)
+
+// admission knows how long a request to a topic would wait for its turn, and
+// turns away those that would wait too long.
+type admission struct {
+	topic, group string
+	limit        time.Duration
+
+	// drain is how long the backlog takes, in nanoseconds, as of the last look;
+	// 0 where that is not known: nobody is turned away on a guess.
+	drain atomic.Int64
+
+	samples []backlogSample // oldest first
+	moved   time.Time       // when progress was seen last
+}
+
+// backlogSample is how far a group was at some time.
+type backlogSample struct {
+	at        time.Time
+	committed map[int32]int64
+	backlog   int64
+}
+
+// refusal says why a request is not taken now, nil if it is.
+func (a *admission) refusal() *problem {
+	if a == nil {
+		return nil
+	}
+	drain := time.Duration(a.drain.Load())
+	if drain <= a.limit {
+		return nil
+	}
+	return &problem{
+		Status:     http.StatusTooManyRequests,
+		Detail:     fmt.Sprintf("What is queued here takes about %s, and more is not taken beyond %s. Nothing was queued; try again later.", drain.Round(time.Second), a.limit),
+		RetryAfter: min(max(drain-a.limit, time.Second), longestRetry),
+	}
+}
+
+// startAdmissions begins to look at the backlogs of the routes that ask for it.
+func (a *App) startAdmissions(ctx context.Context, i *inside) {
+	a.routes.mu.Lock()
+	defer a.routes.mu.Unlock()
+	for _, admission := range a.routes.admissions {
+		a.working.Go(func() { admission.run(ctx, i.client, a.logger) })
+	}
+}
+
+// run looks at the backlog until ctx ends.
+func (a *admission) run(ctx context.Context, client *broker.Client, log *zap.Logger) {
+	tick := time.NewTicker(sampleEvery)
+	defer tick.Stop()
+	for {
+		sample, err := a.look(ctx, client)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			// What was known a while ago says nothing about now.
+			log.Debug("backlog not known", zap.String("topic", a.topic), zap.String("group", a.group), zap.Error(err))
+			if n := len(a.samples); n > 0 && time.Since(a.samples[n-1].at) > paceOver {
+				a.samples = nil
+				a.drain.Store(0)
+			}
+		default:
+			a.drain.Store(int64(a.add(sample)))
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// look asks the brokers how far the group is.
+func (a *admission) look(ctx context.Context, client *broker.Client) (backlogSample, error) {
+	ctx, cancel := context.WithTimeout(ctx, paceOver)
+	defer cancel()
+	topic, err := client.Topic(ctx, a.topic)
+	if err != nil {
+		return backlogSample{}, err
+	}
+	partitions := make([]int32, topic.Partitions())
+	asked := make([]int, len(partitions))
+	for i := range partitions {
+		partitions[i], asked[i] = int32(i), i
+	}
+	// Commits first: read after the ends they could be ahead of them.
+	answer, err := client.API().OffsetFetch(ctx, &kafka.OffsetFetchRequest{GroupID: a.group, Topics: map[string][]int{a.topic: asked}})
+	if err == nil && !errors.Is(answer.Error, kafka.GroupIdNotFound) {
+		err = answer.Error
+	}
+	if err != nil {
+		return backlogSample{}, fmt.Errorf("read the commits of group %q: %w", a.group, err)
+	}
+	starts, err := client.Offsets(ctx, topic, partitions, broker.LogStart)
+	if err != nil {
+		return backlogSample{}, err
+	}
+	ends, err := client.Offsets(ctx, topic, partitions, broker.HighWatermark)
+	if err != nil {
+		return backlogSample{}, err
+	}
+	sample := backlogSample{at: time.Now(), committed: starts}
+	for _, p := range answer.Topics[a.topic] {
+		number := int32(p.Partition)
+		if p.Error != nil {
+			return backlogSample{}, p.Error
+		}
+		// Nothing committed is the start of the log, as is what retention took.
+		sample.committed[number] = max(p.CommittedOffset, starts[number])
+	}
+	for number, end := range ends {
+		sample.backlog += max(end-sample.committed[number], 0)
+	}
+	return sample, nil
+}
+
+// add adds a sample and gives how long the backlog takes at the pace of the last
+// ones. Where nothing moves it takes at least as long as that has been so.
+func (a *admission) add(s backlogSample) time.Duration {
+	if n := len(a.samples); n == 0 || s.backlog == 0 || done(a.samples[n-1], s) > 0 {
+		a.moved = s.at
+	}
+	a.samples = append(a.samples, s)
+	for len(a.samples) > 2 && s.at.Sub(a.samples[0].at) > paceOver {
+		a.samples = a.samples[1:]
+	}
+	if s.backlog == 0 {
+		return 0
+	}
+	first := a.samples[0]
+	if n := done(first, s); n > 0 {
+		return time.Duration(float64(s.backlog) / float64(n) * float64(s.at.Sub(first.at)))
+	}
+	return s.at.Sub(a.moved)
+}
+
+// done counts what was committed between two samples, on the partitions that
+// are in both.
+func done(before, after backlogSample) int64 {
+	var n int64
+	for number, committed := range after.committed {
+		if was, ok := before.committed[number]; ok {
+			n += max(committed-was, 0)
+		}
+	}
+	return n
+}
