@@ -100,11 +100,11 @@ func (l *line) cut() int {
 }
 
 // newSite runs the example as its README says.
-func newSite(t *testing.T) (e *exampletest.Example, gateway *exampletest.Process) {
+func newSite(t *testing.T) (e *exampletest.Example, model, gateway *exampletest.Process) {
 	t.Helper()
 	e = exampletest.New(t, "llm")
-	e.StartApp([]string{e.Build("examples/llm")}, "LLM_ADDRESS="+e.App, "LLM_PAUSE="+pause)
-	return e, e.StartGateway()
+	model = e.StartApp([]string{e.Build("examples/llm")}, "LLM_ADDRESS="+e.App, "LLM_PAUSE="+pause)
+	return e, model, e.StartGateway()
 }
 
 // ask opens the page and asks, and waits for a number of words.
@@ -133,7 +133,7 @@ func complete(t *testing.T, b *browsertest.Browser) {
 // the words, then closes the page and opens it again, and then once more when
 // the answer is complete. All of the text stands there, once.
 func TestTheLLMExampleOverACutLineInRealChromium(t *testing.T) {
-	e, _ := newSite(t)
+	e, _, _ := newSite(t)
 	l := newLine(t, e.Site)
 	page := "http://" + l.address() + "/"
 	b := browsertest.New(t)
@@ -165,7 +165,7 @@ func TestTheLLMExampleOverACutLineInRealChromium(t *testing.T) {
 // also what asks the model, in the middle of the words. The answer is given
 // again, and all of it stands on the page, once.
 func TestTheLLMExampleOverAKilledGatewayInRealChromium(t *testing.T) {
-	e, gateway := newSite(t)
+	e, _, gateway := newSite(t)
 	b := browsertest.New(t)
 	ask(b, e.URL("/"), "30")
 	stream := b.Evaluate(`JSON.parse(localStorage.getItem("talk")).stream`)
@@ -189,4 +189,15 @@ func TestTheLLMExampleOverAKilledGatewayInRealChromium(t *testing.T) {
 	if kind, n, want := response.Header.Get("Content-Type"), strings.Count(string(body), "data: {"), len(answer(prompt)); kind != "text/event-stream" || n != want {
 		t.Errorf("/result is %s of %d events, want %d:\n%s", kind, n, want, body)
 	}
+}
+
+// TestTheLLMExampleStopsInRealChromium stops the answer in the middle of the words,
+// and the model with it.
+func TestTheLLMExampleStopsInRealChromium(t *testing.T) {
+	e, model, _ := newSite(t)
+	b := browsertest.New(t)
+	ask(b, e.URL("/"), "10")
+	b.Do(chromedp.Click(chromedp.CSS("#stop")))
+	b.Await("the end", `document.querySelector("#state").textContent === "cancelled" && document.querySelector("#stop").hidden`)
+	model.Await("nobody wants to know any more")
 }

@@ -76,7 +76,8 @@ func (m model) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		select {
 		case <-time.After(m.pause):
 		case <-r.Context().Done():
-			return // nobody wants to know any more
+			log.Printf("nobody wants to know any more, after %d words", n)
+			return
 		}
 		event, err := json.Marshal(word{n, text})
 		if err == nil {

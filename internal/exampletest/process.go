@@ -2,8 +2,11 @@ package exampletest
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"os/exec"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -70,6 +73,17 @@ func start(t testing.TB, name string, command []string, environment ...string) *
 func (p *Process) Kill() {
 	_ = p.cmd.Process.Kill() // its one error says that it has ended already
 	<-p.exited
+}
+
+// Await waits until the process has printed a text.
+func (p *Process) Await(text string) {
+	p.t.Helper()
+	p.await("it prints "+strconv.Quote(text), func() error {
+		if !strings.Contains(p.log.String(), text) {
+			return errors.New("not printed")
+		}
+		return nil
+	})
 }
 
 // await tries again and again while the process runs.

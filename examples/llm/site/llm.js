@@ -4,6 +4,7 @@
 // connection that is made again, goes on with the next word.
 
 const form = document.querySelector("form");
+const stop = document.querySelector("#stop");
 const words = { queued: "in the queue", delivering: "thinking", retrying: "trying again", replied: "complete", failed: "given up", cancelled: "cancelled", expired: "too late" };
 
 // What is kept: {stream, cursor, text, state, ended}.
@@ -21,7 +22,7 @@ function show(state) {
   document.querySelector("#answer").textContent = talk?.text ?? "";
   const line = document.querySelector("#state");
   line.textContent = state ?? "";
-  line.dataset.state = talk?.state ?? "";
+  stop.hidden = !talk || talk.ended;
 }
 
 // follow opens the stream behind what is known. It may be called at any time.
@@ -73,6 +74,12 @@ form.addEventListener("submit", async (event) => {
   talk = null;
   keep({ stream: response.headers.get("Location"), text: "", state: "queued" });
   follow();
+});
+
+// The stream's end says what became of it, here and on every other page.
+stop.addEventListener("click", async () => {
+  const response = await fetch(talk.stream, { method: "DELETE" }).catch(() => null);
+  if (!response || response.status >= 500) show("not stopped; try again");
 });
 
 // A laptop that is opened again may hold a connection that is long dead.
