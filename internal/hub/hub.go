@@ -48,7 +48,7 @@ type Config struct {
 // holds and who reads it. Where both are held the hub's was taken first, and a
 // subscription's before either; under a partition's lock nothing is called that
 // takes another, except for the short locks of a tail and of spawn, under which
-// nothing is called at all.
+// nothing is called at all. An entry's lock is held alone.
 type Hub struct {
 	config Config
 	broker *broker.Client
