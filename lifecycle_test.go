@@ -65,7 +65,7 @@ func (h *house) stop() {
 // pooled counts what is shared by configurations.
 func pooled() int {
 	n := 0
-	for _, pool := range []*caddy.UsagePool{brokers, producers, insides, crews} {
+	for _, pool := range []*caddy.UsagePool{brokers, producers, insides, crews, deliveries} {
 		pool.Range(func(any, any) bool { n++; return true })
 	}
 	return n
