@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -158,51 +156,5 @@ func TestRetentionLeavesTheNewestRecord(t *testing.T) {
 		if start.Offset != want[0] || end.Offset != want[1] {
 			t.Errorf("partition %d holds %d to %d, want %v", partition, start.Offset, end.Offset, want)
 		}
-	}
-}
-
-func TestTheOldestRecordsGoWhenTheDiskBoundIsReached(t *testing.T) {
-	directory := t.TempDir()
-	const bound = 8 << 20
-	b := open(t, Config{Directory: directory, MaxBytes: bound})
-	defer b.Close()
-	client, admin := connect(t, b)
-	defer client.Close()
-	if _, err := admin.CreateTopic(t.Context(), 1, 1, nil, "orders"); err != nil {
-		t.Fatal(err)
-	}
-	value := make([]byte, 256<<10)
-	began := time.Now().Add(-time.Hour)
-	const count = 80 // 20 MiB
-	for i := range count {
-		produce(t, client, &kgo.Record{Topic: "orders", Value: value, Timestamp: began.Add(time.Duration(i) * 45 * time.Second)})
-	}
-	// The janitor goes by the age of the segment files, so make them as old as their records.
-	segments, err := filepath.Glob(filepath.Join(directory, "data", "*", "*.dat"))
-	if deeper, _ := filepath.Glob(filepath.Join(directory, "data", "*", "*", "*.dat")); err == nil {
-		segments = append(segments, deeper...)
-	}
-	if len(segments) == 0 {
-		t.Fatal("no segment files found")
-	}
-	for _, segment := range segments {
-		if err := os.Chtimes(segment, began, began); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := b.janitor.tidy(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	size, _, err := b.janitor.measure()
-	if err != nil || size > bound {
-		t.Fatalf("%d bytes are left of %d allowed, %v", size, bound, err)
-	}
-	starts, err := admin.ListStartOffsets(t.Context(), "orders")
-	if err != nil {
-		t.Fatal(err)
-	}
-	start, _ := starts.Lookup("orders", 0)
-	if start.Offset < count/4 || start.Offset >= count {
-		t.Fatalf("the partition starts at %d of %d", start.Offset, count)
 	}
 }

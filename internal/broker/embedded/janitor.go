@@ -2,11 +2,7 @@ package embedded
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
-	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -16,10 +12,6 @@ import (
 
 // tidyEvery is how often old records are looked for.
 const tidyEvery = time.Minute
-
-// steps is in how many equal steps of time the janitor cuts records away until
-// the data fits its bound again.
-const steps = 16
 
 // janitor deletes old records by Kafka's own DeleteRecords. It always leaves a
 // partition its newest record: the end of a partition is not written anywhere
@@ -61,68 +53,55 @@ func (j *janitor) run(ctx context.Context) {
 // tidy deletes what is older than the retention, and then the oldest of all
 // until the data fits.
 func (j *janitor) tidy(ctx context.Context) error {
-	now := time.Now()
 	if j.config.Retention > 0 {
-		if err := j.deleteBefore(ctx, now.Add(-j.config.Retention)); err != nil {
+		if err := j.deleteBefore(ctx, time.Now().Add(-j.config.Retention)); err != nil {
 			return err
 		}
 	}
 	if j.config.MaxBytes <= 0 {
 		return nil
 	}
-	size, oldest, err := j.measure()
-	if err != nil || size <= j.config.MaxBytes {
+	held, err := measure(j.config.Directory)
+	if err != nil || held.size <= j.config.MaxBytes {
 		return err
 	}
-	before := size
-	span := now.Sub(oldest)
-	for step := 1; step <= steps && size > j.config.MaxBytes; step++ {
-		if err := j.deleteBefore(ctx, oldest.Add(span*time.Duration(step)/steps)); err != nil {
-			return err
-		}
-		if size, _, err = j.measure(); err != nil {
-			return err
-		}
+	if err := j.shrink(ctx, held); err != nil {
+		return err
 	}
-	j.config.Logger.Warn("embedded broker over its size; the oldest records were deleted before their retention ended",
-		zap.Int64("bytes_before", before), zap.Int64("bytes", size), zap.Int64("max_bytes", j.config.MaxBytes))
+	left, err := measure(j.config.Directory)
+	if err != nil {
+		return err
+	}
+	message := "embedded broker over its size; the oldest records were deleted before their retention ended"
+	if left.size > j.config.MaxBytes {
+		message = "embedded broker over its size, and nothing is left that can go; raise max_bytes, or use fewer partitions"
+	}
+	j.config.Logger.Warn(message,
+		zap.Int64("bytes_before", held.size), zap.Int64("bytes", left.size), zap.Int64("max_bytes", j.config.MaxBytes))
 	return nil
 }
 
 // deleteBefore deletes the records older than the given time, all but the newest of each partition.
 func (j *janitor) deleteBefore(ctx context.Context, limit time.Time) error {
-	topics, err := j.admin.ListTopics(ctx)
-	if err != nil {
-		return fmt.Errorf("list topics: %w", err)
+	l, err := j.survey(ctx)
+	if err != nil || len(l.topics) == 0 {
+		return err
 	}
-	names := topics.Names()
-	if len(names) == 0 {
-		return nil
-	}
-	starts, err := j.admin.ListStartOffsets(ctx, names...)
-	if err != nil {
-		return fmt.Errorf("list the first offsets: %w", err)
-	}
-	ends, err := j.admin.ListEndOffsets(ctx, names...)
-	if err != nil {
-		return fmt.Errorf("list the last offsets: %w", err)
-	}
-	keep, err := j.admin.ListOffsetsAfterMilli(ctx, limit.UnixMilli(), names...)
+	keep, err := j.admin.ListOffsetsAfterMilli(ctx, limit.UnixMilli(), l.topics.Names()...)
 	if err != nil {
 		return fmt.Errorf("list the offsets by time: %w", err)
 	}
 	cuts := make(kadm.Offsets)
 	keep.Each(func(from kadm.ListedOffset) {
-		start, ok1 := starts.Lookup(from.Topic, from.Partition)
-		end, ok2 := ends.Lookup(from.Topic, from.Partition)
-		if from.Err != nil || !ok1 || !ok2 || start.Err != nil || end.Err != nil {
-			return // unknown is not old
-		}
-		cut := min(from.Offset, end.Offset-1)
-		if from.Offset >= 0 && cut > start.Offset {
-			cuts.AddOffset(from.Topic, from.Partition, cut, -1)
+		if from.Err == nil && from.Offset >= 0 { // unknown is not old
+			l.cut(cuts, tp{from.Topic, from.Partition}, from.Offset)
 		}
 	})
+	return j.delete(ctx, cuts)
+}
+
+// delete deletes what lies before the given offsets.
+func (j *janitor) delete(ctx context.Context, cuts kadm.Offsets) error {
 	if len(cuts) == 0 {
 		return nil
 	}
@@ -136,34 +115,45 @@ func (j *janitor) deleteBefore(ctx context.Context, limit time.Time) error {
 	return nil
 }
 
-// measure gives the size of the segments on disk and the time at which the
-// oldest was last written.
-func (j *janitor) measure() (size int64, oldest time.Time, err error) {
-	oldest = time.Now()
-	err = filepath.WalkDir(j.config.Directory, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() {
-			return ignoreMissing(err)
-		}
-		info, err := entry.Info()
-		if err != nil {
-			return ignoreMissing(err)
-		}
-		size += info.Size()
-		if strings.HasSuffix(path, ".dat") && info.ModTime().Before(oldest) {
-			oldest = info.ModTime()
-		}
-		return nil
-	})
-	if err != nil {
-		return 0, oldest, fmt.Errorf("measure the data directory: %w", err)
-	}
-	return size, oldest, nil
+// logs is where each partition begins and ends.
+type logs struct {
+	topics       kadm.TopicDetails
+	starts, ends kadm.ListedOffsets
 }
 
-// ignoreMissing passes over files that the broker deletes while they are counted.
-func ignoreMissing(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+func (j *janitor) survey(ctx context.Context) (l logs, err error) {
+	if l.topics, err = j.admin.ListTopics(ctx); err != nil {
+		return logs{}, fmt.Errorf("list topics: %w", err)
 	}
-	return err
+	names := l.topics.Names()
+	if len(names) == 0 {
+		return l, nil
+	}
+	if l.starts, err = j.admin.ListStartOffsets(ctx, names...); err != nil {
+		return logs{}, fmt.Errorf("list the first offsets: %w", err)
+	}
+	if l.ends, err = j.admin.ListEndOffsets(ctx, names...); err != nil {
+		return logs{}, fmt.Errorf("list the last offsets: %w", err)
+	}
+	return l, nil
+}
+
+// start gives the first offset of a partition, if it is known.
+func (l logs) start(at tp) (offset int64, ok bool) {
+	start, ok := l.starts.Lookup(at.topic, at.partition)
+	return start.Offset, ok && start.Err == nil
+}
+
+// cut adds the offset up to which a partition is to be deleted, at most up to
+// its newest record. Where nothing would go, or the partition is not known,
+// nothing is added.
+func (l logs) cut(cuts kadm.Offsets, at tp, to int64) {
+	start, ok := l.start(at)
+	end, ended := l.ends.Lookup(at.topic, at.partition)
+	if !ok || !ended || end.Err != nil {
+		return
+	}
+	if to = min(to, end.Offset-1); to > start {
+		cuts.AddOffset(at.topic, at.partition, to, -1)
+	}
 }
