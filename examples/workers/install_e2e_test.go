@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+
+	"github.com/osmosis-gateway/caddy-osmosis/internal/exampletest"
 )
 
 // TestInstall fetches what the workers need, so that the tests that run them
@@ -29,7 +31,7 @@ func TestInstall(t *testing.T) {
 // whoever comes second throws its copy away.
 func (l language) installed(t testing.TB) string {
 	t.Helper()
-	source := filepath.Join(repository(), "examples", "workers", l.name)
+	source := filepath.Join(exampletest.Repository(), "examples", "workers", l.name)
 	if len(l.install) == 0 {
 		return source
 	}

@@ -5,16 +5,13 @@ package workers_test
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
-	"net"
-	"net/http"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/osmosis-gateway/caddy-osmosis/internal/exampletest"
 )
 
 // A worker gets its orders in three bursts, the last while it runs. The request
@@ -39,7 +36,7 @@ type trial struct {
 func (l language) hold(t *testing.T, gateway, broker string, brokers []string) {
 	folder := l.installed(t)
 	if l.name == "go" {
-		l.run = []string{build(t, t.TempDir(), "examples/workers/go")}
+		l.run = []string{exampletest.Build(t, t.TempDir(), "examples/workers/go")}
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -49,24 +46,24 @@ func (l language) hold(t *testing.T, gateway, broker string, brokers []string) {
 		"ACCIDENT_EVERY=3", // the one in transactions knows it
 	}
 	tr := &trial{t: t, l: l, brokers: brokers}
-	tr.site = startGateway(ctx, t, gateway, append(environment, "OSMOSIS_BROKER="+broker))
+	tr.site = startGateway(t, gateway, append(environment, "OSMOSIS_BROKER="+broker))
 
 	burst := tr.place(ctx, firstBurst)
-	worker := start(t, "the first worker", folder, environment, l.run...)
+	worker := exampletest.StartIn(t, folder, "the first worker", l.run, environment...)
 	anyOf(ctx, t, burst)
-	code := worker.terminate()
+	code := worker.Terminate()
 	if code != 0 && code != 128+int(syscall.SIGTERM) { // Java's way of telling
 		t.Errorf("SIGTERM: exit code %d", code)
 	}
 	tr.stopped = ended(tr.orders)
 
 	burst = tr.place(ctx, secondBurst)
-	worker = start(t, "the second worker", folder, environment, l.run...)
+	worker = exampletest.StartIn(t, folder, "the second worker", l.run, environment...)
 	anyOf(ctx, t, burst)
-	worker.kill()
+	worker.Kill()
 	killed := ended(tr.orders)
 
-	start(t, "the third worker", folder, environment, l.run...)
+	exampletest.StartIn(t, folder, "the third worker", l.run, environment...)
 	tr.place(ctx, thirdBurst)
 	for _, o := range tr.orders {
 		o.await(ctx, t)
@@ -148,27 +145,14 @@ func (tr *trial) checkLog(ctx context.Context) {
 }
 
 // startGateway runs a gateway on the example's Caddyfile and gives its site's URL.
-func startGateway(ctx context.Context, t *testing.T, program string, environment []string) string {
+func startGateway(t *testing.T, program string, environment []string) string {
 	t.Helper()
 	data := t.TempDir()
-	site := "http://" + freeAddress(t)
-	g := start(t, "the gateway", repository(), append(environment,
-		"OSMOSIS_SITE="+site, "CADDY_ADMIN="+freeAddress(t), "XDG_DATA_HOME="+data, "XDG_CONFIG_HOME="+data,
-	), program, "run", "--config", "examples/workers/Caddyfile")
-	for {
-		response, err := http.Get(site + "/")
-		if err == nil {
-			response.Body.Close()
-			return site
-		}
-		select {
-		case <-g.exited:
-			t.Fatal("the gateway has ended")
-		case <-ctx.Done():
-			t.Fatalf("the site does not answer: %v", err)
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
+	site := "http://" + exampletest.FreeAddress(t)
+	g := exampletest.Start(t, "the gateway", []string{program, "run", "--config", "examples/workers/Caddyfile"}, append(environment,
+		"OSMOSIS_SITE="+site, "CADDY_ADMIN="+exampletest.FreeAddress(t), "XDG_DATA_HOME="+data, "XDG_CONFIG_HOME="+data)...)
+	g.AwaitSite(site + "/")
+	return site
 }
 
 // anyOf waits until the first of the orders has ended.
@@ -202,22 +186,4 @@ func ended(orders []*order) []*order {
 		}
 	}
 	return all
-}
-
-// freeAddress gives a loopback address that nobody listens on just now. The port is
-// none that the system would give to an outgoing connection before the gateway
-// has it, nor one that kafkatest uses.
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	var err error
-	for range 100 {
-		var l net.Listener
-		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(12000+rand.IntN(8000)))
-		if l, err = net.Listen("tcp", address); err == nil {
-			l.Close()
-			return address
-		}
-	}
-	t.Fatalf("find a free port: %v", err)
-	return ""
 }

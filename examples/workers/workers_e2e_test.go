@@ -12,9 +12,15 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/osmosis-gateway/caddy-osmosis/internal/broker/kafkatest"
+	"github.com/osmosis-gateway/caddy-osmosis/internal/exampletest"
 )
+
+// patience bounds every wait of these tests. It is long because it is no
+// promise: machines that build and test at once are slow.
+const patience = 90 * time.Second
 
 // language is one of the workers.
 type language struct {
@@ -75,7 +81,7 @@ func TestMain(m *testing.M) {
 func TestWorkersOnRealKafka(t *testing.T) {
 	cluster := kafkatest.Start(t, kafkatest.Options{})
 	brokers := cluster.Addresses()
-	gateway := build(t, t.TempDir(), "cmd/osmosis")
+	gateway := exampletest.Build(t, t.TempDir(), "cmd/osmosis")
 	t.Run("all", func(t *testing.T) { // ends when all have
 		for _, l := range languages {
 			t.Run(l.name, func(t *testing.T) {
@@ -88,12 +94,12 @@ func TestWorkersOnRealKafka(t *testing.T) {
 
 // TestWorkersOnTheEmbeddedBroker does the same with the broker in the gateway.
 func TestWorkersOnTheEmbeddedBroker(t *testing.T) {
-	gateway := build(t, t.TempDir(), "cmd/osmosis")
+	gateway := exampletest.Build(t, t.TempDir(), "cmd/osmosis")
 	t.Run("all", func(t *testing.T) {
 		for _, l := range languages {
 			t.Run(l.name, func(t *testing.T) {
 				t.Parallel()
-				address := freeAddress(t)
+				address := exampletest.FreeAddress(t)
 				l.hold(t, gateway, "embedded {\nlisten "+address+"\n}", []string{address})
 			})
 		}

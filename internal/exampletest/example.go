@@ -1,5 +1,6 @@
-// Package exampletest runs what stands under examples as its README says: the
-// gateway with the example's Caddyfile, and the example's application beside it.
+// Package exampletest runs what stands under examples as its README says, in
+// processes of its own: the gateway with the example's Caddyfile, and the
+// example's application beside it.
 //
 //	example := exampletest.New(t, "legacy")
 //	app := example.StartApp([]string{example.Build("examples/legacy")}, "LEGACY_ADDRESS="+example.App)
@@ -17,11 +18,8 @@ package exampletest
 import (
 	"fmt"
 	"net"
-	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 )
@@ -46,7 +44,7 @@ type Example struct {
 // New prepares the example of that name, and builds the gateway.
 func New(t testing.TB, name string) *Example {
 	t.Helper()
-	e := &Example{t: t, folder: t.TempDir(), Site: FreeAddress(t), App: FreeAddress(t)}
+	e := &Example{t: t, folder: t.TempDir(), Site: named(FreeAddress(t)), App: named(FreeAddress(t))}
 	text, err := os.ReadFile(filepath.Join(Repository(), "examples", name, "Caddyfile"))
 	if err != nil {
 		t.Fatal(err)
@@ -72,13 +70,7 @@ func (e *Example) URL(path string) string { return "http://" + e.Site + path }
 // Build compiles a program of this repository and gives the file.
 func (e *Example) Build(program string, flags ...string) string {
 	e.t.Helper()
-	file := filepath.Join(e.folder, filepath.Base(program)+".exe") // a name that every system runs
-	cmd := exec.Command("go", append(append([]string{"build", "-o", file}, flags...), "./"+program)...)
-	cmd.Dir = Repository()
-	if out, err := cmd.CombinedOutput(); err != nil {
-		e.t.Fatalf("build %s: %v\n%s", program, err, out)
-	}
-	return file
+	return Build(e.t, e.folder, program, flags...)
 }
 
 // StartGateway runs the gateway until the test ends it, and waits until its site
@@ -86,20 +78,14 @@ func (e *Example) Build(program string, flags ...string) string {
 // the test.
 func (e *Example) StartGateway() *Process {
 	e.t.Helper()
-	p := start(e.t, "the gateway", []string{e.gateway, "run", "--config", e.caddyfile},
+	p := Start(e.t, "the gateway", []string{e.gateway, "run", "--config", e.caddyfile},
 		"XDG_DATA_HOME="+e.folder, "XDG_CONFIG_HOME="+e.folder, "HOME="+e.folder)
 	e.t.Cleanup(func() {
 		if strings.Contains(p.log.String(), "WARNING: DATA RACE") {
 			e.t.Error("a data race in the gateway: see what it printed")
 		}
 	})
-	p.await("its site answers", func() error {
-		response, err := http.Get(e.URL("/"))
-		if err != nil {
-			return err
-		}
-		return response.Body.Close()
-	})
+	p.AwaitSite(e.URL("/"))
 	return p
 }
 
@@ -107,7 +93,7 @@ func (e *Example) StartGateway() *Process {
 // waits until it listens at App.
 func (e *Example) StartApp(command []string, environment ...string) *Process {
 	e.t.Helper()
-	p := start(e.t, "the application", command, environment...)
+	p := Start(e.t, "the application", command, environment...)
 	p.await("it listens", func() error {
 		conn, err := net.Dial("tcp", e.App)
 		if err != nil {
@@ -116,10 +102,4 @@ func (e *Example) StartApp(command []string, environment ...string) *Process {
 		return conn.Close()
 	})
 	return p
-}
-
-// Repository is the top of the checkout, from where the examples are run.
-func Repository() string {
-	_, file, _, _ := runtime.Caller(0)
-	return filepath.Join(filepath.Dir(file), "..", "..")
 }

@@ -3,11 +3,13 @@ package exampletest
 import (
 	"bytes"
 	"errors"
+	"net/http"
 	"os"
 	"os/exec"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -43,13 +45,20 @@ func (o *output) String() string {
 	return o.text.String()
 }
 
-// start runs a program at the top of the checkout. The end of the test kills it,
-// and shows what it printed if the test has failed.
-func start(t testing.TB, name string, command []string, environment ...string) *Process {
+// Start runs a program at the top of the checkout, with environment besides the
+// test's own. The end of the test kills it, and shows what it printed if the test
+// has failed.
+func Start(t testing.TB, name string, command []string, environment ...string) *Process {
+	t.Helper()
+	return StartIn(t, Repository(), name, command, environment...)
+}
+
+// StartIn does so in another folder.
+func StartIn(t testing.TB, folder, name string, command []string, environment ...string) *Process {
 	t.Helper()
 	p := &Process{t: t, name: name, exited: make(chan struct{})}
 	p.cmd = exec.Command(command[0], command[1:]...)
-	p.cmd.Dir = Repository()
+	p.cmd.Dir = folder
 	p.cmd.Env = append(os.Environ(), environment...)
 	p.cmd.Stdout, p.cmd.Stderr = &p.log, &p.log
 	p.cmd.SysProcAttr = orphan()
@@ -73,6 +82,32 @@ func start(t testing.TB, name string, command []string, environment ...string) *
 func (p *Process) Kill() {
 	_ = p.cmd.Process.Kill() // its one error says that it has ended already
 	<-p.exited
+}
+
+// Terminate asks the process to end, waits until it has, and gives its exit code.
+func (p *Process) Terminate() int {
+	p.t.Helper()
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		p.t.Fatalf("%s had ended before it was told to: %v", p.name, err)
+	}
+	select {
+	case <-p.exited:
+	case <-time.After(patience):
+		p.t.Fatalf("%s still runs %s after it was told to end", p.name, patience)
+	}
+	return p.cmd.ProcessState.ExitCode()
+}
+
+// AwaitSite waits until the process answers HTTP at a URL, whatever it says.
+func (p *Process) AwaitSite(url string) {
+	p.t.Helper()
+	p.await("it answers at "+url, func() error {
+		response, err := http.Get(url)
+		if err != nil {
+			return err
+		}
+		return response.Body.Close()
+	})
 }
 
 // Await waits until the process has printed a text.

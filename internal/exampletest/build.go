@@ -1,0 +1,26 @@
+package exampletest
+
+import (
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"testing"
+)
+
+// Repository is the top of the checkout, from where the examples are run.
+func Repository() string {
+	_, file, _, _ := runtime.Caller(0)
+	return filepath.Join(filepath.Dir(file), "..", "..")
+}
+
+// Build compiles a program of this repository into a folder and gives the file.
+func Build(t testing.TB, folder, program string, flags ...string) string {
+	t.Helper()
+	file := filepath.Join(folder, filepath.Base(program)+".exe") // a name that every system runs
+	cmd := exec.Command("go", append(append([]string{"build", "-o", file}, flags...), "./"+program)...)
+	cmd.Dir = Repository()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build %s: %v\n%s", program, err, out)
+	}
+	return file
+}
