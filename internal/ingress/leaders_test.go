@@ -330,3 +330,49 @@ func TestTopicGrows(t *testing.T) {
 		}
 	})
 }
+
+// A topic has grown, which the producer does not know yet, and a broker goes
+// silent whose partitions others lead at once. The batch that it did not answer
+// goes to the new leader, and only then do the partitions change.
+func TestTopicGrowsAsALeaderFails(t *testing.T) {
+	for _, grow := range []bool{false, true} {
+		t.Run(fmt.Sprintf("grow=%v", grow), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, 3, Config{}, three()...)
+				for i := range 30 {
+					w.must(fmt.Sprint(i), "before")
+				}
+				p := record.Partition([]byte("k"), 3)
+				dead := w.LeaderFor("orders", p)
+				if grow {
+					w.grow(4)
+				}
+				w.link.mute.Store(w.portOf(dead))
+				start := time.Now()
+				unanswered := w.later(order("k", "unanswered"))
+				synctest.Wait()
+				for q := range int32(len(w.PartitionInfos("orders"))) {
+					if w.LeaderFor("orders", q) == dead {
+						if err := w.MoveTopicPartition("orders", q, (dead+1)%3); err != nil {
+							t.Fatal(err)
+						}
+					}
+				}
+				<-time.After(attemptTimeout + 500*time.Millisecond)
+				for i := range 30 {
+					began := time.Now()
+					w.must(fmt.Sprint(i), "after")
+					if d := time.Since(began); d > 100*time.Millisecond {
+						t.Errorf("a record of key %d took %v after the failure", i, d)
+					}
+				}
+				if err := <-unanswered; err != nil {
+					t.Error(err)
+				}
+				if d := time.Since(start); d > attemptTimeout+time.Second {
+					t.Errorf("the unanswered one took %v", d)
+				}
+			})
+		})
+	}
+}

@@ -252,6 +252,13 @@ func (t *topic) apply(meta broker.Topic) {
 		// Batches are in flight for the partitions as they were. Records of the
 		// same keys must not go elsewhere before these are answered.
 		t.pending = &meta
+		if meta.ID == t.meta.ID && len(meta.Leaders) > len(t.parts) {
+			// Only more partitions: those that there were may have new leaders,
+			// and a batch that waits for its answer must not go to a dead one.
+			t.meta.Leaders = meta.Leaders[:len(t.parts)]
+			t.lead()
+			t.wakeAll()
+		}
 		return
 	}
 	t.pending = nil
