@@ -35,11 +35,12 @@ type house struct {
 	t      *testing.T
 	home   string
 	client *http.Client
+	scheme string
 }
 
 func newHouse(t *testing.T) *house {
 	t.Helper()
-	h := &house{t: t, home: t.TempDir()}
+	h := &house{t: t, home: t.TempDir(), scheme: "http"}
 	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", h.socket())
 	}}
@@ -155,7 +156,7 @@ func (h *house) validate(app *App, routes ...*Handler) error {
 // do makes a request and reads the answer.
 func (h *house) do(method, path string, headers ...string) answer {
 	h.t.Helper()
-	r, err := http.NewRequestWithContext(h.t.Context(), method, "http://localhost"+path, nil)
+	r, err := http.NewRequestWithContext(h.t.Context(), method, h.scheme+"://localhost"+path, nil)
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -177,7 +178,7 @@ func (h *house) do(method, path string, headers ...string) answer {
 // listen opens an event stream.
 func (h *house) listen(path string) *listener {
 	h.t.Helper()
-	r, err := http.NewRequestWithContext(h.t.Context(), http.MethodGet, "http://localhost"+path, nil)
+	r, err := http.NewRequestWithContext(h.t.Context(), http.MethodGet, h.scheme+"://localhost"+path, nil)
 	if err != nil {
 		h.t.Fatal(err)
 	}

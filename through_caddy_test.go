@@ -1,0 +1,153 @@
+package osmosis
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"golang.org/x/crypto/bcrypt"
+)
+
+// serve has Caddy run a Caddyfile: a site of these directives over plain HTTP,
+// with these global options. It gives a way to the same site over HTTP/2 and TLS.
+func (h *house) serve(options, directives string) (secure *house) {
+	h.t.Helper()
+	ca := newAuthority(h.t)
+	cert, key := ca.issue("localhost")
+	h.run(fmt.Sprintf(`{
+	%s
+	%s
+}
+http://localhost {
+	bind unix/%s
+	%s
+}
+https://localhost {
+	bind unix/%s
+	tls %s %s
+	%[4]s
+}
+`, h.options(), options, h.socket(), directives, h.socket()+"s", cert, key))
+
+	roots := x509.NewCertPool()
+	roots.AddCert(ca.cert)
+	protocols := new(http.Protocols)
+	protocols.SetHTTP2(true)
+	transport := &http.Transport{
+		Protocols: protocols, TLSClientConfig: &tls.Config{RootCAs: roots},
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", h.socket()+"s")
+		},
+	}
+	h.t.Cleanup(transport.CloseIdleConnections)
+	secure = new(house)
+	*secure = *h
+	secure.client, secure.scheme = &http.Client{Transport: transport}, "https"
+	return secure
+}
+
+// options are the global options that keep a Caddyfile's traces within the test.
+func (h *house) options() string {
+	return fmt.Sprintf(`admin off
+	persist_config off
+	storage file_system %s
+	log {
+		output discard
+	}
+	auto_https off`, h.storage())
+}
+
+// run has Caddy run a whole Caddyfile.
+func (h *house) run(text string) {
+	h.t.Helper()
+	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text), map[string]any{"filename": "Caddyfile"})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	if err := caddy.Load(config, true); err != nil {
+		h.t.Fatal(err)
+	}
+	h.client.CloseIdleConnections()
+}
+
+// snippets gives the Caddyfiles of a section of the README.
+func snippets(t *testing.T, section string) []string {
+	t.Helper()
+	text, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, found := bytes.Cut(text, []byte("\n## "+section+"\n"))
+	if !found {
+		t.Fatalf("README has no section %q", section)
+	}
+	text, _, _ = bytes.Cut(text, []byte("\n## "))
+	var all []string
+	for _, block := range strings.Split(string(text), "\n```caddyfile\n")[1:] {
+		snippet, _, _ := strings.Cut(block, "\n```")
+		all = append(all, snippet+"\n")
+	}
+	return all
+}
+
+// The site of the README does what the README says: who is not known gets
+// nothing, and who is gets their own streams.
+func TestSiteOfTheREADME(t *testing.T) {
+	h := newHouse(t)
+	www := t.TempDir()
+	if err := os.WriteFile(filepath.Join(www, "index.html"), []byte("welcome"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	hash, err := bcrypt.GenerateFromPassword([]byte("wonderland"), bcrypt.MinCost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := snippets(t, "In front of your site")
+	if len(all) < 2 {
+		t.Fatalf("%d snippets", len(all))
+	}
+	site := all[1]
+	for _, s := range all[:2] {
+		if formatted := string(caddyfile.Format([]byte(s))); formatted != s {
+			t.Errorf("not as caddy fmt has it:\n%s", s)
+		}
+	}
+	// What is the test's own in it.
+	for _, change := range [][2]string{
+		{"{\n\tosmosis", "{\n\t" + h.options() + "\n\tosmosis"},
+		{"kafka1:9092 kafka2:9092", h.kafka().ListenAddrs()[0]},
+		{"example.com {", "http://localhost {\n\tbind unix/" + h.socket()},
+		{"alice $2a$14$…", "alice " + string(hash) + "\n\t\tbob " + string(hash)},
+		{"/srv/www", www},
+	} {
+		if strings.Count(site, change[0]) != 1 {
+			t.Fatalf("%q is not once in\n%s", change[0], site)
+		}
+		site = strings.Replace(site, change[0], change[1], 1)
+	}
+	h.run(site)
+
+	as := func(name string) string {
+		return "Basic " + base64.StdEncoding.EncodeToString([]byte(name+":wonderland"))
+	}
+	h.do("GET", "/").want(t, 200, "welcome")
+	h.do("POST", "/orders").want(t, 401)
+	location := h.do("POST", "/orders", "Authorization", as("alice"), "Prefer", "respond-async").want(t, 202).Header.Get("Location")
+	h.do("GET", location, "Authorization", as("alice")).want(t, 200, `"status":"queued"`)
+	h.do("GET", location, "Authorization", as("bob")).want(t, 403)
+	if a := h.do("GET", location).want(t, 401); a.Header.Get("WWW-Authenticate") == "" {
+		t.Errorf("the site's own authentication was not asked: %v", a.Header)
+	}
+}
