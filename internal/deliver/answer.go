@@ -178,6 +178,7 @@ func (w *response) begin(status int) {
 		return
 	}
 	w.status, w.sent, w.length = status, w.header.Clone(), -1
+	place(w.sent, w.request.Path)
 	if n, err := strconv.ParseInt(w.sent.Get("Content-Length"), 10, 64); err == nil {
 		w.length = n
 	}
