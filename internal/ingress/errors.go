@@ -9,8 +9,8 @@ import (
 	"github.com/osmosis-gateway/caddy-osmosis/internal/broker"
 )
 
-// The errors of Produce. Each is wrapped with the topic and the cause. After
-// all but ErrUnclear the record is surely not on the topic.
+// The errors of Produce. Each is wrapped with the topic, and with what is known
+// of the cause. After all but ErrUnclear the record is surely not on the topic.
 var (
 	// ErrFull: as many records wait for this topic as the queue holds. The
 	// broker is slower than what comes in; try again in a moment.
@@ -96,11 +96,12 @@ func judge(err error) verdict {
 }
 
 // final tells whether asking for a topic or a producer id again is useless.
+// InvalidReplicationFactor is not among the codes: Kafka answers with it, too,
+// while too few of its brokers are up.
 func final(err error) bool {
 	var code kafka.Error
 	if !errors.As(err, &code) || errors.Is(err, context.DeadlineExceeded) {
 		return false
 	}
-	return judge(code) == refused || code == kafka.InvalidReplicationFactor || code == kafka.InvalidPartitionNumber ||
-		code == kafka.InvalidConfiguration
+	return judge(code) == refused || code == kafka.InvalidPartitionNumber || code == kafka.InvalidConfiguration
 }

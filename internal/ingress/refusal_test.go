@@ -250,6 +250,58 @@ func TestTopicRecreated(t *testing.T) {
 	})
 }
 
+// Kafka refuses to make a topic of three copies while one of three brokers
+// restarts. The record waits for it, as for a partition without a leader.
+func TestTooFewBrokersForTheReplicationWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var client atomic.Pointer[broker.Client]
+		w := newWorld(t, 1, Config{Ensure: func(ctx context.Context, topic string) (broker.Topic, error) {
+			return client.Load().Ensure(ctx, broker.TopicSpec{Name: topic, Partitions: 1, Replication: 3})
+		}}, three()...)
+		client.Store(w.client)
+		var up atomic.Bool
+		w.ControlKey(int16(kmsg.CreateTopics), func(r kmsg.Request) (kmsg.Response, error, bool) {
+			w.KeepControl()
+			if up.Load() {
+				return nil, nil, false
+			}
+			a := r.ResponseKind().(*kmsg.CreateTopicsResponse)
+			at := kmsg.NewCreateTopicsResponseTopic()
+			at.Topic, at.ErrorCode = "new", kerr.InvalidReplicationFactor.Code
+			a.Topics = append(a.Topics, at)
+			return a, nil, true
+		})
+		r := order("k", "a")
+		r.Topic = "new"
+		waits := w.later(r)
+		w.took(timed(r, time.Second), ErrUnavailable, time.Second)
+		if _, err := w.producer.Produce(t.Context(), timed(r, time.Second)); !errors.Is(err, kafka.InvalidReplicationFactor) {
+			t.Errorf("%v does not say why", err)
+		}
+		up.Store(true)
+		if err := <-waits; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Whatever the error is, it names the topic, and what is known of the cause.
+func TestErrorsNameTopicAndCause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, Config{MaxQueue: 1})
+		w.link.cut()
+		waits := w.later(order("k", "a"))
+		<-time.After(time.Second)
+		_, full := w.produce("k", "b")
+		w.producer.Close()
+		for want, err := range map[error]error{ErrFull: full, ErrClosed: <-waits} {
+			if !errors.Is(err, want) || !strings.Contains(err.Error(), `topic "orders"`) || !strings.Contains(err.Error(), "connection refused") {
+				t.Errorf("got %v", err)
+			}
+		}
+	})
+}
+
 func TestQueueIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, Config{MaxQueue: 3, MaxQueueBytes: 500}, kfake.SeedTopics(1, "other"))

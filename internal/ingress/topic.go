@@ -98,7 +98,7 @@ func (t *topic) put(e *entry) error {
 		return t.errClosed()
 	}
 	if t.records >= t.p.config.MaxQueue || t.bytes+e.size > t.p.config.MaxQueueBytes {
-		return ErrFull
+		return t.because(fmt.Errorf("%w: %d records with %d bytes wait for the topic", ErrFull, t.records, t.bytes))
 	}
 	t.records++
 	t.bytes += e.size
@@ -157,7 +157,7 @@ func (t *topic) because(err error) error {
 	return fmt.Errorf("topic %q: %w: %w", t.name, err, t.cause)
 }
 
-func (t *topic) errClosed() error { return fmt.Errorf("topic %q: %w", t.name, ErrClosed) }
+func (t *topic) errClosed() error { return t.because(ErrClosed) }
 
 // wake starts a sender for a leader that may take one.
 func (t *topic) wake(l *leader) {
