@@ -48,7 +48,7 @@ func (a *App) brokerConfig() (c broker.Config, identity string, err error) {
 			_, err = strconv.ParseUint(port, 10, 16)
 		}
 		if err != nil || host == "" {
-			return c, "", fmt.Errorf("kafka address %q: write it as host:port, such as kafka.internal:9092", expanded)
+			return c, "", fmt.Errorf("kafka address %q: write it as host:port, such as kafka.internal:9092, and several with blanks between them", expanded)
 		}
 		c.Addresses = append(c.Addresses, expanded)
 	}

@@ -68,8 +68,10 @@ func (c crossOrigin) allow(w http.ResponseWriter, r *http.Request, methods strin
 
 // admits says whether a WebSocket may be opened by the page that asks for it:
 // one of the site itself, one of an origin that the routes list, or something
-// that is no page, since only browsers send Origin.
-func (c crossOrigin) admits(r *http.Request) bool {
+// that is no page, since only browsers send Origin. Credentials come with a
+// WebSocket whatever the page, so "*" admits none to a stream that is bound, and
+// none whose browser sends any.
+func (c crossOrigin) admits(r *http.Request, bound bool) bool {
 	origins := r.Header.Values("Origin")
 	if len(origins) == 0 {
 		return true
@@ -78,7 +80,11 @@ func (c crossOrigin) admits(r *http.Request) bool {
 		return false
 	}
 	scheme, host := originOf(r)
-	return sameOrigin(origins[0], scheme, host) || c.permits(origins[0])
+	if sameOrigin(origins[0], scheme, host) || c.names(origins[0]) {
+		return true
+	}
+	credentials := bound || r.Header.Get("Cookie") != "" || r.Header.Get("Authorization") != ""
+	return c.permits(origins[0]) && !credentials
 }
 
 // sameOrigin compares the text of an Origin header with a scheme and a host as

@@ -74,8 +74,34 @@ func TestLongPreflight(t *testing.T) {
 func TestTwoOrigins(t *testing.T) {
 	r := httptest.NewRequest(http.MethodGet, "http://example.com/", nil)
 	r.Header["Origin"] = []string{"http://example.com", "https://evil.example"}
-	if (crossOrigin{"*"}).admits(r) {
+	if (crossOrigin{"*"}).admits(r, false) {
 		t.Error("admitted")
+	}
+}
+
+// A WebSocket brings credentials along whatever the page, so "*" admits none where
+// they count.
+func TestAnyOrigin(t *testing.T) {
+	for name, test := range map[string]struct {
+		origins crossOrigin
+		header  string
+		bound   bool
+		want    bool
+	}{
+		"any":               {crossOrigin{"*"}, "", false, true},
+		"any, bound":        {crossOrigin{"*"}, "", true, false},
+		"any, with cookies": {crossOrigin{"*"}, "Cookie", false, false},
+		"any, with a login": {crossOrigin{"*"}, "Authorization", false, false},
+		"named":             {crossOrigin{"*", "https://app.example"}, "Cookie", true, true},
+	} {
+		r := httptest.NewRequest(http.MethodGet, "http://example.com/", nil)
+		r.Header.Set("Origin", "https://app.example")
+		if test.header != "" {
+			r.Header.Set(test.header, "x")
+		}
+		if got := test.origins.admits(r, test.bound); got != test.want {
+			t.Errorf("%s: admitted %t", name, got)
+		}
 	}
 }
 

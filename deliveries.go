@@ -65,6 +65,11 @@ func (d *delivery) leave(app *App) {
 func (a *App) addDelivery(d *Deliver) error {
 	a.routes.mu.Lock()
 	defer a.routes.mu.Unlock()
+	for _, topic := range []string{d.topic, d.deadLetter()} {
+		if err := a.reserved(topic); err != nil {
+			return fmt.Errorf("deliver: %w", err)
+		}
+	}
 	for _, other := range a.routes.deliveries {
 		if other.topic == d.topic && other.Group == d.Group {
 			return fmt.Errorf("topic %s is delivered twice in the group %s: a request would be answered by either; give one of the routes another topic, or one deliver another group", d.topic, d.Group)

@@ -2,19 +2,14 @@ package osmosis
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"mime"
-	"net"
 	"net/http"
 	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"go.uber.org/zap"
 
 	"github.com/osmosis-gateway/caddy-osmosis/internal/hub"
 )
@@ -133,6 +128,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return fmt.Errorf("load the osmosis app: %w", err)
 	}
+	if err := app.(*App).reserved(h.Topic); err != nil {
+		return fmt.Errorf("osmosis: %w", err)
+	}
 	if h.Deliver != nil {
 		if err := h.Deliver.provision(ctx, h.Topic); err != nil {
 			return err
@@ -184,19 +182,15 @@ func (h *Handler) Validate() error {
 	if h.Wait < 0 || time.Duration(h.Wait) > h.app.settings.maxWait {
 		return fmt.Errorf("osmosis %s: wait is %s; it may be up to max_wait, %s", h.Topic, time.Duration(h.Wait), h.app.settings.maxWait)
 	}
+	for _, err := range []error{
+		validOrigins(h.CORS), validTokens("methods", h.Methods), validTokens("headers", h.Headers),
+		validDurations("backlog", map[string]time.Duration{"admit": time.Duration(h.Admit)}),
+	} {
+		if err != nil {
+			return fmt.Errorf("osmosis %s: %w", h.Topic, err)
+		}
+	}
 	return h.validWindow()
-}
-
-// validTopic holds a topic's name to Kafka's rules.
-func validTopic(name string) error {
-	const longest = 249
-	legal := func(r rune) bool {
-		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '.' || r == '_' || r == '-'
-	}
-	if name == "." || name == ".." || len(name) > longest || strings.ContainsFunc(name, func(r rune) bool { return !legal(r) }) {
-		return fmt.Errorf("topic %q: Kafka takes up to %d letters, digits, dots, underscores and hyphens", name, longest)
-	}
-	return nil
 }
 
 // ServeHTTP queues the request, or passes it on when its method is not queued.
@@ -222,24 +216,27 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	var owner string
 	if h.Bind != "" {
 		if owner = repl.ReplaceAll(h.Bind, ""); owner == "" {
-			return writeProblem(w, r, problem{Status: http.StatusUnauthorized, Detail: "This route ties requests to who sends them, and this request does not say who that is."})
+			return refuseUnread(w, r, problem{Status: http.StatusUnauthorized, Detail: "This route ties requests to who sends them, and this request does not say who that is."})
 		}
 	}
 	key, refusal := idempotencyKey(r.Header)
 	if refusal != nil {
-		return writeProblem(w, r, *refusal)
+		return refuseUnread(w, r, *refusal)
 	}
 	if refusal := h.admission.refusal(); refusal != nil {
-		return writeProblem(w, r, *refusal)
+		return refuseUnread(w, r, *refusal)
 	}
-	body, refusal := h.readBody(w, r)
+	buffer := bodies.Get().(*[]byte)
+	defer giveBack(buffer) // the record is on its topic by then, or given up
+	body, refusal := h.readBody(w, r, *buffer)
+	*buffer = body
 	if refusal != nil {
-		return writeProblem(w, r, *refusal)
+		return refuseUnread(w, r, *refusal)
 	}
 	// From here on it is produce_timeout and the wait that bound the request: a
 	// deadline of the server's that passes meanwhile would tell a client nothing
 	// while its request is being queued.
-	unhurry(w)
+	unhurry(w, r)
 	begun := time.Now()
 	within := r.Context()
 	if key != "" {
@@ -247,8 +244,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		// may come back with the same key, and find that its request is there.
 		within = context.WithoutCancel(within)
 	}
-	ctx, cancel := context.WithDeadline(within, begun.Add(h.app.settings.produceTimeout))
-	defer cancel()
+	ctx := &bounded{Context: within, at: begun.Add(h.app.settings.produceTimeout)}
+	defer ctx.cancel()
 	lease, err := h.app.lease(ctx)
 	if err != nil {
 		return writeProblem(w, r, unavailable("The gateway is starting or stopping."))
@@ -279,128 +276,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if err != nil {
 		return caddyhttp.Error(http.StatusInternalServerError, fmt.Errorf("seal stream token: %w", err))
 	}
-	return h.answer(w, r, lease, claims, h.app.settings.streams+"/"+token)
-}
-
-// readBody reads the request's body up to the limit. What is too long is
-// refused from its Content-Length, where there is one, before any of it is read.
-func (h *Handler) readBody(w http.ResponseWriter, r *http.Request) ([]byte, *problem) {
-	tooLarge := &problem{Status: http.StatusRequestEntityTooLarge, Detail: fmt.Sprintf("This route takes bodies of up to %d bytes.", h.MaxBody)}
-	if r.ContentLength > h.MaxBody {
-		return nil, tooLarge
-	}
-	reader := http.MaxBytesReader(w, r.Body, h.MaxBody)
-	var body []byte
-	var err error
-	if r.ContentLength > 0 {
-		body = make([]byte, r.ContentLength)
-		_, err = io.ReadFull(reader, body)
-	} else {
-		body, err = io.ReadAll(reader)
-	}
-	var limit *http.MaxBytesError
-	switch {
-	case errors.As(err, &limit):
-		tooLarge.Detail = fmt.Sprintf("This route takes bodies of up to %d bytes.", limit.Limit)
-		return nil, tooLarge
-	case err != nil:
-		return nil, &problem{Status: http.StatusBadRequest, Detail: "The request's body ended before it was complete."}
-	}
-	return body, nil
-}
-
-// answer holds the request for the worker's real answer where that is asked
-// for, and gives 202 otherwise.
-func (h *Handler) answer(w http.ResponseWriter, r *http.Request, lease *lease, claims hub.Claims, path string) error {
-	url := claims.Scheme + "://" + claims.Host + path
-	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
-	repl.Set("http.osmosis.stream_id", claims.ID)
-	repl.Set("http.osmosis.topic", claims.Topic)
-	repl.Set("http.osmosis.partition", claims.Partition)
-	repl.Set("http.osmosis.offset", claims.Offset)
-	repl.Set("http.osmosis.stream_url", url)
-	if extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
-		extra.Add(zap.String("osmosis_stream", claims.ID))
-	}
-
-	header := w.Header()
-	prefer := parsePrefer(r.Header)
-	wait := time.Duration(h.Wait)
-	var applied []string
-	if prefer.async {
-		wait, applied = 0, append(applied, "respond-async")
-	}
-	if prefer.waits {
-		wait = min(prefer.wait, h.app.settings.maxWait)
-		applied = append(applied, fmt.Sprintf("wait=%d", int(wait.Seconds())))
-	}
-	if len(applied) > 0 {
-		header.Set("Preference-Applied", strings.Join(applied, ", "))
-	}
-	header.Set("Location", path)
-	if wait > 0 {
-		serving, leave := whileServing(r.Context())
-		defer leave()
-		ctx, cancel := context.WithTimeout(serving, wait)
-		defer cancel()
-		sub := lease.hub.Follow(streamOf(claims), nil)
-		defer sub.Close()
-		final, err := waitResult(ctx, sub)
-		if final != nil {
-			header.Del("Location")
-			final.again = func() subscription { return lease.hub.Follow(streamOf(claims), nil) }
-			return writeFinal(w, r, final, h.app.settings.writeTimeout)
-		}
-		if err != nil && r.Context().Err() != nil {
-			return nil // the client went away; its request is queued all the same
-		}
-	}
-	if isForm(r.Header) && acceptsHTML(r.Header) {
-		w.WriteHeader(http.StatusSeeOther)
-		return nil
-	}
-	body, err := json.Marshal(accepted{ID: claims.ID, Status: "queued", Stream: url})
-	if err != nil {
-		return fmt.Errorf("encode acceptance: %w", err)
-	}
-	header.Set("Retry-After", pollAfter)
-	writeJSON(w, r, http.StatusAccepted, "application/json", append(body, '\n'))
-	return nil
-}
-
-// accepted is the body of 202.
-type accepted struct {
-	ID     string `json:"id"`
-	Status string `json:"status"`
-	Stream string `json:"stream"`
-}
-
-// clientIP gives the client's address as Caddy determined it (trusted_proxies).
-func clientIP(r *http.Request) string {
-	if ip, ok := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string); ok && ip != "" {
-		return ip
-	}
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		return r.RemoteAddr
-	}
-	return host
-}
-
-// pollAfter is how often polling a stream URL makes sense, in seconds.
-const pollAfter = "1"
-
-// isForm tells whether a browser sent the request from a form.
-func isForm(header http.Header) bool {
-	kind := mediaType(header)
-	return kind == "application/x-www-form-urlencoded" || kind == "multipart/form-data"
-}
-
-// mediaType gives the media type of a message, without parameters; "" where it
-// says none that can be read.
-func mediaType(header http.Header) string {
-	kind, _, _ := mime.ParseMediaType(header.Get("Content-Type"))
-	return kind
+	return h.answer(w, r, lease, claims, token)
 }
 
 // Interface guards

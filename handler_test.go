@@ -265,9 +265,10 @@ func TestMethods(t *testing.T) {
 				t.Errorf("%s: %v", method, a.Header)
 			}
 		}
-		// An upgrade goes on whatever its method, and only one to WebSocket.
-		s.do("POST", "/orders", "Connection", "Upgrade", "Upgrade", "websocket").want(t, notOurs)
-		s.do("POST", "/orders", "Connection", "Upgrade", "Upgrade", "h2c").want(t, 202)
+		// Only GET upgrades to WebSocket, whatever another method says.
+		s.do("GET", "/orders", "Connection", "Upgrade", "Upgrade", "websocket").want(t, notOurs)
+		s.do("GET", "/orders", "Connection", "Upgrade", "Upgrade", "h2c").want(t, notOurs)
+		s.do("POST", "/orders", "Connection", "Upgrade", "Upgrade", "websocket").want(t, 202)
 		var methods []string
 		for _, r := range s.stored(testTopic) {
 			method, _ := r.Header(record.HeaderMethod)

@@ -97,7 +97,7 @@ func (h *Handler) queueOnce(ctx context.Context, lease *lease, in incoming, owne
 	if err != nil {
 		return c, false, err
 	}
-	rec, err := h.record(in, &c) // one that cannot be queued claims nothing
+	rec, err := h.record(new(record.Scratch), in, &c) // one that cannot be queued claims nothing
 	if err != nil {
 		return c, false, err
 	}
@@ -118,7 +118,7 @@ func (h *Handler) queueOnce(ctx context.Context, lease *lease, in incoming, owne
 		return c, true, nil
 	}
 	if takenUp {
-		rec, err = h.record(in, &c)
+		rec, err = h.record(new(record.Scratch), in, &c)
 	}
 	if err == nil {
 		// Without a key too the place is settled, so that a request that is queued

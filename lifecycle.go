@@ -61,6 +61,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 		if err := s.provision(ctx); err != nil {
 			return err
 		}
+		if err := a.reserved(s.Topic); err != nil {
+			return fmt.Errorf("scale: %w", err)
+		}
 	}
 	events, err := ctx.App("events")
 	if err != nil {
@@ -102,6 +105,20 @@ func (a *App) Validate() error {
 	}
 	if s.streams == "" {
 		return errors.New("streams: the prefix of stream URLs may not be the root; write one such as /-/streams")
+	}
+	if !streamsPath.MatchString(s.streams) {
+		return fmt.Errorf("streams: %q cannot be the prefix of stream URLs; write a path of letters, digits and . _ ~ - without wildcards, such as /-/streams", s.streams)
+	}
+	if e := a.Embedded; e != nil {
+		if err := validListen(or(e.Listen, defaultEmbeddedListen)); err != nil {
+			return err
+		}
+		if e.MaxBytes < 0 {
+			return fmt.Errorf("embedded: max_bytes is %d; it has to be at least 1", e.MaxBytes)
+		}
+		if err := validDurations("embedded", map[string]time.Duration{"retention": time.Duration(e.Retention)}); err != nil {
+			return err
+		}
 	}
 	if err := validTopic(a.plan.hub.Topic); err != nil {
 		return fmt.Errorf("replies: %w", err)

@@ -18,6 +18,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/certmagic"
 	"github.com/gofrs/flock"
 	"github.com/twmb/franz-go/pkg/kfake"
@@ -305,6 +306,22 @@ func TestConfigurationMistakes(t *testing.T) {
 		"scale by load":        {&App{}, scaled(Scale{Min: 1, Max: 3, ScalerRaw: process}), "give both the same number"},
 		"scale below nothing":  {&App{}, scaled(Scale{Min: -1, Max: -1, ScalerRaw: process}), "min is -1"},
 		"unknown scaler":       {&App{}, scaled(Scale{ScalerRaw: json.RawMessage(`{"type":"none"}`)}), "load scaler"},
+		"empty command":        {&App{}, scaled(Scale{ScalerRaw: json.RawMessage(`{"type":"process","command":[""]}`)}), "no command"},
+		"drain":                {&App{}, scaled(Scale{Drain: -5, ScalerRaw: process}), "drain is -5ns"},
+		"prefix":               {&App{Streams: &Streams{Path: "/a b/{x}/*"}}, nil, "cannot be the prefix"},
+		"listen":               {&App{Embedded: &Embedded{Listen: "9092"}}, nil, `listen "9092": write it as host:port`},
+		"max_bytes":            {&App{Embedded: &Embedded{MaxBytes: -1}}, nil, "max_bytes is -1"},
+		"embedded retention":   {&App{Embedded: &Embedded{Retention: -5}}, nil, "retention is -5ns"},
+		"addresses in one":     {&App{Kafka: []string{"a:9092,b:9092"}}, nil, "several with blanks between them"},
+		"origin":               {&App{}, orders(func(r *Handler) { r.CORS = []string{"app.example.com"} }), `"app.example.com" is no origin`},
+		"origin with a path":   {&App{}, orders(func(r *Handler) { r.CORS = []string{"https://x/path"} }), "is no origin"},
+		"method":               {&App{}, orders(func(r *Handler) { r.Methods = []string{"PO ST"} }), "no name that HTTP knows"},
+		"header":               {&App{}, orders(func(r *Handler) { r.Headers = []string{"X Foo"} }), "no name that HTTP knows"},
+		"admit":                {&App{}, orders(func(r *Handler) { r.Admit = -1 }), "admit is -1ns"},
+		"reply topic as route": {&App{Replies: &Replies{Topic: testTopic}}, orders(func(*Handler) {}), "topic orders is where the replies go"},
+		"own topic as route":   {&App{}, []*Handler{{Topic: "osmosis.control"}}, "is the gateway's own"},
+		"reply topic scaled":   {&App{Scale: []*Scale{{Topic: defaultReplies, ScalerRaw: process}}}, nil, "is where the replies go"},
+		"dead reply topic":     {&App{}, orders(func(r *Handler) { r.Deliver = &Deliver{DeadLetter: defaultReplies, Routes: caddyhttp.RouteList{{}}} }), "is where the replies go"},
 		"no command":           {&App{}, scaled(Scale{ScalerRaw: json.RawMessage(`{"type":"process"}`)}), "no command"},
 	} {
 		if err := h.validate(test.app, test.routes...); err == nil || !strings.Contains(err.Error(), test.want) {
@@ -466,5 +483,50 @@ func TestAccessLog(t *testing.T) {
 	})
 	if line.Stream != q.ID || line.Status != 202 {
 		t.Errorf("%+v, want stream %s", line, q.ID)
+	}
+}
+
+// The server's own timeouts are for requests that are answered at once: what is
+// held outlives them, and gets its answer.
+func TestServerTimeouts(t *testing.T) {
+	h := newHouse(t)
+	config := strings.Replace(string(h.config(&App{Kafka: h.kafka().ListenAddrs()}, &Handler{Topic: testTopic})),
+		`"automatic_https"`, `"read_timeout":"500ms","write_timeout":"500ms","automatic_https"`, 1)
+	if err := caddy.Load([]byte(config), true); err != nil {
+		t.Fatal(err)
+	}
+	a := h.do("POST", "/orders", "Prefer", "wait=2")
+	q := a.queued(t)
+	path := a.Header.Get("Location")
+	l := h.listen(path)
+	h.do("GET", path, "Prefer", "wait=2").want(t, 200, `"status":"queued"`)
+	h.reply(only[*inside](t, insides), defaultReplies, q, "late")
+	if e := l.next(); e == nil || e.data != "late" {
+		t.Errorf("%+v", e)
+	}
+	if e := l.next(); e == nil || e.name != "end" {
+		t.Errorf("%+v", e)
+	}
+}
+
+// A client that waits for leave to send a body that is too large is told at once.
+func TestExpectContinue(t *testing.T) {
+	h := newHouse(t)
+	h.load(&App{Kafka: h.kafka().ListenAddrs()}, &Handler{Topic: testTopic, MaxBody: 10})
+	conn, err := new(net.Dialer).DialContext(t.Context(), "unix", h.socket())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, "POST /orders HTTP/1.1\r\nHost: localhost\r\nContent-Length: 11\r\nExpect: 100-continue\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusRequestEntityTooLarge {
+		t.Error(response.Status)
 	}
 }

@@ -136,9 +136,10 @@ func acceptsHTML(h http.Header) bool {
 	return false
 }
 
-// isUpgrade says whether the request opens a WebSocket over HTTP/1.1.
+// isUpgrade says whether the request opens a WebSocket over HTTP/1.1, which only
+// GET does (RFC 6455, section 4.1).
 func isUpgrade(r *http.Request) bool {
-	return hasToken(r.Header, "Connection", "upgrade") && hasToken(r.Header, "Upgrade", "websocket")
+	return r.Method == http.MethodGet && hasToken(r.Header, "Connection", "upgrade") && hasToken(r.Header, "Upgrade", "websocket")
 }
 
 // isExtendedConnect says whether the request opens a WebSocket over HTTP/2

@@ -202,11 +202,15 @@ type lease struct {
 // particular order and requests may come first.
 func (a *App) lease(ctx context.Context) (*lease, error) {
 	select {
-	case <-a.started:
-	case <-a.failed:
-		return nil, errStopped
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	case <-a.started: // nearly always, and then ctx needs no timer
+	default:
+		select {
+		case <-a.started:
+		case <-a.failed:
+			return nil, errStopped
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}
 	value, _, err := insides.LoadOrNew(a.plan.insideKey, func() (caddy.Destructor, error) { return nil, errStopped })
 	if err != nil {

@@ -62,13 +62,32 @@ func writeProblem(w http.ResponseWriter, r *http.Request, p problem) error {
 // there is no one left to tell.
 func writeJSON(w http.ResponseWriter, r *http.Request, status int, mediaType string, body []byte) {
 	h := w.Header()
-	h.Set("Content-Type", mediaType)
-	h.Set("Content-Length", strconv.Itoa(len(body)))
-	h.Set("X-Content-Type-Options", "nosniff")
+	values := [...]string{mediaType, strconv.Itoa(len(body)), "nosniff"} // one piece of memory for all
+	h["Content-Type"], h["Content-Length"], h["X-Content-Type-Options"] = values[0:1:1], values[1:2:2], values[2:3:3]
 	w.WriteHeader(status)
 	if r.Method != http.MethodHead {
 		_, _ = w.Write(body)
 	}
+}
+
+// appendJSON appends a text in JSON. Most have nothing to escape.
+func appendJSON(b []byte, text string) []byte {
+	for i := range len(text) {
+		if c := text[i]; c < ' ' || c > '~' || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
+			escaped, err := json.Marshal(text)
+			if err != nil {
+				panic(err) // no text fails
+			}
+			return append(b, escaped...)
+		}
+	}
+	return append(append(append(b, '"'), text...), '"')
+}
+
+// hasLogs says whether the site that serves this request has an access log.
+func hasLogs(r *http.Request) bool {
+	server, ok := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	return !ok || server == nil || server.Logs != nil
 }
 
 // hasErrorPages says whether the site that serves this request has handle_errors routes.

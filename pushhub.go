@@ -54,6 +54,9 @@ func (h *StreamsHandler) Provision(ctx caddy.Context) error {
 	return nil
 }
 
+// Validate refuses origins that no browser sends.
+func (h *StreamsHandler) Validate() error { return validOrigins(h.CORS) }
+
 // streamMethods are the methods that a stream URL takes.
 const streamMethods = "GET, HEAD, DELETE, OPTIONS"
 
@@ -62,6 +65,8 @@ type subscription interface {
 	// Next gives the next event, io.EOF after the end, hub.ErrClosed when the
 	// hub ends first, and the context's error; after that it may be called again.
 	Next(ctx context.Context) (hub.Event, error)
+	// More says whether Next has another event at once.
+	More() bool
 	Close()
 }
 
@@ -159,7 +164,7 @@ func (h *StreamsHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next 
 		return v.serveCancel(w, r, func(ctx context.Context, c hub.Claims) error { return h.app.callOff(ctx, lease, c) })
 	}
 	if v.holds() {
-		unhurry(w)
+		unhurry(w, r)
 		leave, err := streams.enter(clientKey(r), v.settings.maxOpen, v.settings.maxOpenPerClient)
 		if err == nil {
 			defer leave()
@@ -382,5 +387,6 @@ func pumpFor(ctx context.Context, d time.Duration, sub subscription, send func(h
 // Interface guards.
 var (
 	_ caddy.Provisioner           = (*StreamsHandler)(nil)
+	_ caddy.Validator             = (*StreamsHandler)(nil)
 	_ caddyhttp.MiddlewareHandler = (*StreamsHandler)(nil)
 )

@@ -110,7 +110,7 @@ func TestStreamMethods(t *testing.T) {
 
 // The access log learns which stream was read and in which form.
 func TestAccessLogFields(t *testing.T) {
-	r := &http.Request{Header: http.Header{"Connection": {"keep-alive, Upgrade"}, "Upgrade": {"WebSocket"}}}
+	r := &http.Request{Method: http.MethodGet, Header: http.Header{"Connection": {"keep-alive, Upgrade"}, "Upgrade": {"WebSocket"}}}
 	for want, got := range map[string]form{"websocket": formOf(r, false), "result": formOf(r, true), "json": formOf(&http.Request{}, false)} {
 		if got.String() != want {
 			t.Errorf("%s, want %s", got, want)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -32,12 +33,17 @@ func (h *Handler) queue(ctx context.Context, lease *lease, in incoming) (hub.Cla
 	if err != nil {
 		return c, err
 	}
-	rec, err := h.record(in, &c)
+	scratch := scratches.Get().(*record.Scratch)
+	defer scratches.Put(scratch)
+	rec, err := h.record(scratch, in, &c)
 	if err != nil {
 		return c, err
 	}
 	return c, h.produce(ctx, lease, ingress.Request{Topic: h.Topic, Record: rec}, &c)
 }
+
+// scratches are for records that are on their way: the producer copies them.
+var scratches = sync.Pool{New: func() any { return new(record.Scratch) }}
 
 // newStream gives a stream for a request that has no place on the topic yet.
 func (h *Handler) newStream(ctx context.Context, lease *lease, in incoming) (hub.Claims, error) {
@@ -58,8 +64,8 @@ func (h *Handler) newStream(ctx context.Context, lease *lease, in incoming) (hub
 }
 
 // record makes the record of a request for a stream.
-func (h *Handler) record(in incoming, c *hub.Claims) (record.Record, error) {
-	rec, err := record.FromHTTP(in.Request, in.body, record.Meta{
+func (h *Handler) record(scratch *record.Scratch, in incoming, c *hub.Claims) (record.Record, error) {
+	rec, err := scratch.FromHTTP(in.Request, in.body, record.Meta{
 		StreamID: c.ID, Source: c.Scheme + "://" + c.Host, Type: eventType, Time: c.Issued,
 		Scheme: c.Scheme, ClientIP: clientIP(in.Request),
 		ReplyTopic: c.ReplyTopic, ReplyPartition: c.ReplyPartition, Expires: c.Expires, Names: h.Headers,
@@ -96,6 +102,11 @@ func produceWithin(ctx context.Context, p *ingress.Producer, request ingress.Req
 	deadline, _ := ctx.Deadline()
 	if request.Timeout = time.Until(deadline); request.Timeout <= 0 {
 		return ingress.Ack{}, fmt.Errorf("%w: its time had passed before it was sent", ingress.ErrUnavailable)
+	}
+	// The producer keeps to the timeout by itself. Of the context it needs to hear
+	// that the client has left, for which no timer is made.
+	if b, ok := ctx.(*bounded); ok {
+		ctx = b.Context
 	}
 	return p.Produce(ctx, request)
 }

@@ -1,8 +1,11 @@
 package osmosis
 
 import (
+	"fmt"
 	"sync"
 	"time"
+
+	"github.com/osmosis-gateway/caddy-osmosis/internal/claims"
 )
 
 // routes is what the app knows of the routes that use it; they tell it while
@@ -34,6 +37,18 @@ func (a *App) addRoute(h *Handler) {
 	if h.Scale != nil {
 		a.routes.scale = append(a.routes.scale, h.Scale)
 	}
+}
+
+// reserved says why a topic cannot be one of requests: the gateway would take its
+// own records for somebody's requests, or requests for its own records.
+func (a *App) reserved(topic string) error {
+	switch topic {
+	case a.plan.hub.Topic:
+		return fmt.Errorf("topic %s is where the replies go; choose another for requests, or another with `replies <topic>`", topic)
+	case claims.Topic, controlTopic:
+		return fmt.Errorf("topic %s is the gateway's own; choose another", topic)
+	}
+	return nil
 }
 
 // corsFor gives the origins whose pages may read streams of a topic's requests.

@@ -70,6 +70,9 @@ func (s *Scale) provision(ctx caddy.Context) error {
 	if s.Min < 0 || s.Max != s.Min {
 		return fmt.Errorf("scale %s %s: min is %d and max is %d; the number of workers does not follow the load yet, so give both the same number", s.Topic, s.Group, s.Min, s.Max)
 	}
+	if err := validDurations("scale", map[string]time.Duration{"drain": time.Duration(s.Drain)}); err != nil {
+		return err
+	}
 	if s.Drain == 0 {
 		s.Drain = caddy.Duration(defaultDrain)
 	}

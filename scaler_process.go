@@ -35,7 +35,7 @@ func (*ProcessScaler) CaddyModule() caddy.ModuleInfo {
 
 // Validate refuses a scaler that has nothing to run.
 func (p *ProcessScaler) Validate() error {
-	if len(p.Command) == 0 {
+	if len(p.Command) == 0 || p.Command[0] == "" {
 		return errors.New("process scaler: no command; write how to run a worker, such as `process ./worker`")
 	}
 	return nil
@@ -47,7 +47,7 @@ func (p *ProcessScaler) Validate() error {
 func (p *ProcessScaler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the name
 	p.Command = d.RemainingArgs()
-	if len(p.Command) == 0 {
+	if len(p.Command) == 0 || p.Command[0] == "" {
 		return d.ArgErr()
 	}
 	if d.NextBlock(d.Nesting()) {

@@ -128,8 +128,9 @@ func (s *snapshot) full() bool { return s.truncated && s.after == nil }
 
 // look reads a stream from its beginning to what the log holds now, and then
 // on for as long as the client would have the request held, until there is
-// enough. It gives errNotRead where the broker does not say what the log holds,
-// and the context's error when the client has gone.
+// enough. It gives errNotRead where the broker does not say what the log holds.
+// That the client has gone is as if its time were up: if it really has, the answer
+// does no harm, and if it only looks so, an empty answer would.
 func (s *snapshot) look(ctx context.Context, sub subscription, hold time.Duration, enough func() bool) error {
 	begun := time.Now()
 	served, leave := whileServing(ctx)
@@ -143,10 +144,7 @@ func (s *snapshot) look(ctx context.Context, sub subscription, hold time.Duratio
 		defer cancel()
 		err = s.read(limited, sub, func() bool { return s.end != nil || s.full() || enough() })
 	}
-	switch {
-	case ctx.Err() != nil:
-		return ctx.Err()
-	case err != nil && !s.caughtUp && s.last == "" && s.status == record.StateQueued:
+	if err != nil && !s.caughtUp && s.last == "" && s.status == record.StateQueued {
 		return errNotRead
 	}
 	// Time is up or the gateway goes down: what is known by now is the answer.

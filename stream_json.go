@@ -2,7 +2,6 @@ package osmosis
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -34,11 +33,8 @@ func (v *visit) serveJSON(w http.ResponseWriter, r *http.Request) error {
 		newer = func() bool { return v.newer(s) }
 	}
 	err := s.look(r.Context(), sub, hold, newer)
-	switch {
-	case errors.Is(err, errNotRead):
+	if err != nil {
 		return writeProblem(w, r, unavailable("The broker cannot be reached, so the state of the stream is not known. The request is kept; try again."))
-	case err != nil:
-		return nil // the client has gone
 	}
 	h := w.Header()
 	h.Set("ETag", v.etag(s))

@@ -3,7 +3,6 @@ package osmosis
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -71,11 +70,8 @@ func (v *visit) serveResult(w http.ResponseWriter, r *http.Request) error {
 	defer sub.Close()
 	s := newSnapshot(nil)
 	err := s.look(r.Context(), sub, hold, func() bool { return false })
-	switch {
-	case errors.Is(err, errNotRead):
+	if err != nil {
 		return writeProblem(w, r, unavailable("The broker cannot be reached, so the result is not known. The request is kept; try again."))
-	case err != nil:
-		return nil // the client has gone
 	}
 	if f := s.result(); f != nil {
 		f.sealed = true

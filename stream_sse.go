@@ -37,7 +37,7 @@ func (v *visit) serveSSE(w http.ResponseWriter, r *http.Request) error {
 	if r.Method == http.MethodHead {
 		return nil
 	}
-	out := eventStream{newStreamWriter(w, v.settings.writeTimeout)}
+	out := eventStream{streamWriter: newStreamWriter(w, v.settings.writeTimeout)}
 	hello := append(appendRetry(nil, spread(comeBack, comeBack+comeBackSpread)), ": osmosis\n\n"...)
 	if out.write(hello) != nil {
 		return nil
@@ -48,6 +48,7 @@ func (v *visit) serveSSE(w http.ResponseWriter, r *http.Request) error {
 	defer leave()
 	sub, gap := v.follow()
 	defer sub.Close()
+	out.more = sub.More
 	if gap != nil && out.event(*gap) != nil {
 		return nil
 	}
@@ -79,13 +80,22 @@ func turnAwaySSE(w http.ResponseWriter, r *http.Request, writeTimeout, later tim
 }
 
 // eventStream sends events as they come.
-type eventStream struct{ *streamWriter }
+type eventStream struct {
+	*streamWriter
+	// more says whether another event follows at once. Those that do travel
+	// together: the last reply and the end come as one.
+	more func() bool
+}
 
 // event sends one step of the stream. It is io.EOF after the end.
 func (s eventStream) event(e hub.Event) error {
 	switch e.Kind {
 	case hub.KindReply, hub.KindStatus:
-		return s.write(e.Entry.Encoded(hub.FormatSSE, encodeSSE))
+		event := e.Entry.Encoded(hub.FormatSSE, encodeSSE)
+		if s.more() {
+			return s.put(event)
+		}
+		return s.write(event)
 	case hub.KindGap:
 		return s.write(newEvent("", "gap", e.Gap.AppendJSON(nil)))
 	case hub.KindEnd:

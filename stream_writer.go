@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/http"
 	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
 // streamWriter writes a response whose client may stop reading, through
@@ -20,11 +22,20 @@ func newStreamWriter(w http.ResponseWriter, timeout time.Duration) *streamWriter
 	return &streamWriter{w: w, controller: http.NewResponseController(w), timeout: timeout}
 }
 
-// unhurry takes the server's own deadlines (read_timeout, write_timeout) off a
-// request that is held: they are for requests that are answered at once. One
+// unhurry takes the server's own deadlines (the timeouts read_body and write) off
+// a request that is held: they are for requests that are answered at once. One
 // that passes while nothing is read or written would end the request's context
-// on HTTP/1 and reset the stream on HTTP/2.
-func unhurry(w http.ResponseWriter) {
+// on HTTP/1, which looks as if the client had left, and reset the stream on
+// HTTP/2. Caddy's wrappers put their deadlines back after every read and write,
+// so it has to be taken off them first.
+func unhurry(w http.ResponseWriter, r *http.Request) {
+	reader, writer := caddyhttp.IdleTimeoutsFromContext(r.Context())
+	if reader != nil {
+		reader.Deadline.HardDeadline = time.Time{}
+	}
+	if writer != nil {
+		writer.Deadline.HardDeadline = time.Time{}
+	}
 	controller := http.NewResponseController(w)
 	// Where deadlines are not supported there are none to take off.
 	_ = controller.SetReadDeadline(time.Time{})
@@ -40,15 +51,24 @@ func unhurry(w http.ResponseWriter) {
 func (s *streamWriter) write(pieces ...[]byte) (err error) {
 	defer func() { err = errors.Join(err, s.deadline(time.Time{})) }()
 	for _, piece := range pieces {
-		if err := s.deadline(time.Now().Add(s.timeout)); err != nil {
+		if err := s.put(piece); err != nil {
 			return err
-		}
-		if _, err := s.w.Write(piece); err != nil {
-			return fmt.Errorf("write stream: %w", err)
 		}
 	}
 	if err := s.controller.Flush(); err != nil {
 		return fmt.Errorf("flush stream: %w", err)
+	}
+	return nil
+}
+
+// put is write without the end: the piece is on its way with the next that is
+// written.
+func (s *streamWriter) put(piece []byte) error {
+	if err := s.deadline(time.Now().Add(s.timeout)); err != nil {
+		return err
+	}
+	if _, err := s.w.Write(piece); err != nil {
+		return fmt.Errorf("write stream: %w", err)
 	}
 	return nil
 }
