@@ -115,6 +115,14 @@ func (s *Subscription) Next(ctx context.Context) (Event, error) {
 	}
 }
 
+// More tells whether Next has another event at once, so that a caller may write
+// both with one call.
+func (s *Subscription) More() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.queue) > 0
+}
+
 // Close ends the subscription.
 func (s *Subscription) Close() {
 	s.mu.Lock()
