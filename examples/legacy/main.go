@@ -133,8 +133,9 @@ func (s *shop) order(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	note := "Thank you, " + guest + ": one " + item + ", coming up."
-	http.SetCookie(w, &http.Cookie{Name: noteCookie, Value: url.QueryEscape(note), Path: "/"})
-	http.Redirect(w, r, "/", http.StatusSeeOther)
+	http.SetCookie(w, &http.Cookie{Name: noteCookie, Value: url.QueryEscape(note)})
+	w.Header().Set("Location", "./")
+	w.WriteHeader(http.StatusSeeOther)
 }
 
 var page = template.Must(template.New("page").Parse(`<!doctype html>

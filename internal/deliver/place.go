@@ -16,7 +16,7 @@ import (
 func place(h http.Header, path string) {
 	base, err := url.ParseRequestURI(path)
 	if err != nil {
-		return // an asterisk, say, which nothing is relative to
+		return // replay has said what is wrong with it
 	}
 	for _, name := range []string{"Location", "Content-Location"} {
 		for i, value := range h[name] {
@@ -34,7 +34,7 @@ func place(h http.Header, path string) {
 // resolve gives a reference as one that means the same everywhere on the host.
 func resolve(base *url.URL, reference string) string {
 	u, err := url.Parse(reference)
-	if err != nil || u.IsAbs() || u.Host != "" || strings.HasPrefix(reference, "/") {
+	if err != nil || reference == "" || u.IsAbs() || u.Host != "" || strings.HasPrefix(reference, "/") {
 		return reference
 	}
 	absolute := base.ResolveReference(u)
