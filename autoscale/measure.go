@@ -44,9 +44,6 @@ type sample struct {
 	committed int64
 }
 
-// unknown stands for an offset where nothing was committed: it is never 0.
-const unknown = -1
-
 // NewMeter makes a Meter that has seen nothing yet.
 func NewMeter(api *kafka.Client) *Meter {
 	return &Meter{api: api, places: make(map[place]*progress)}
@@ -86,7 +83,7 @@ func (m *Meter) Position(ctx context.Context, topic, group string, partition int
 		p.add(sample{at: now, committed: committed})
 	}
 	committed := p.samples[len(p.samples)-1].committed
-	if committed == unknown {
+	if committed == Unknown {
 		return Position{}, false, nil
 	}
 	if committed > offset {
@@ -112,7 +109,7 @@ func (p *progress) add(s sample) {
 func (p *progress) pace() float64 {
 	last := p.samples[len(p.samples)-1]
 	for _, first := range p.samples {
-		if elapsed := last.at.Sub(first.at).Seconds(); first.committed != unknown && elapsed > 0 {
+		if elapsed := last.at.Sub(first.at).Seconds(); first.committed != Unknown && elapsed > 0 {
 			return float64(last.committed-first.committed) / elapsed
 		}
 	}
@@ -128,15 +125,15 @@ func (m *Meter) committed(ctx context.Context, at place) (int64, error) {
 		err = answer.Error
 	}
 	if errors.Is(err, kafka.GroupIdNotFound) {
-		return unknown, nil // nobody has consumed in this group yet
+		return Unknown, nil // nobody has consumed in this group yet
 	}
 	if err != nil {
-		return unknown, fmt.Errorf("read the commits of group %q: %w", at.group, err)
+		return Unknown, fmt.Errorf("read the commits of group %q: %w", at.group, err)
 	}
 	for _, p := range answer.Topics[at.topic] {
 		if p.Error == nil && p.Partition == int(at.partition) && p.CommittedOffset >= 0 {
 			return p.CommittedOffset, nil
 		}
 	}
-	return unknown, nil
+	return Unknown, nil
 }
