@@ -31,7 +31,7 @@ type Produced struct {
 // nothing is known, and that the batches may be in the log or not; only with
 // ErrNotSent they surely are not.
 //
-// With a topic id, a broker that knows how (Kafka 4.0 and newer) refuses a
+// With a topic id, a broker that knows how (Kafka 4.1 and newer) refuses a
 // batch for a topic that was deleted and made again.
 func (c *Client) Produce(ctx context.Context, leader int32, t Topic, batches []Batch) ([]Produced, error) {
 	const byTopicID, byName, recordBatches = 13, 12, 3

@@ -64,6 +64,47 @@ func TestTooLargeTogetherIsSplit(t *testing.T) {
 	})
 }
 
+// Once a topic takes larger batches again they become larger again.
+func TestBatchesGrowAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, Config{})
+		var limit, calls atomic.Int64
+		limit.Store(2000)
+		w.onProduce(func(_ int, r *kmsg.ProduceRequest) (kmsg.Response, error, bool) {
+			calls.Add(1)
+			if int64(len(r.Topics[0].Partitions[0].Records)) > limit.Load() {
+				return answer(r, kafka.MessageSizeTooLarge), nil, true
+			}
+			return nil, nil, false
+		})
+		var values []string
+		for i := range 40 {
+			values = append(values, fmt.Sprintf("%02d", i)+strings.Repeat("x", 500))
+		}
+		burst := func() int64 {
+			before := calls.Load()
+			for v, err := range w.together(values...) {
+				if err != nil {
+					t.Errorf("%.2s: %v", v, err)
+				}
+			}
+			return calls.Load() - before
+		}
+		if n := burst(); n < 10 {
+			t.Errorf("%d calls for twenty times what a batch may hold", n)
+		}
+		limit.Store(1 << 20)
+		for range 10 {
+			<-time.After(refreshEvery + time.Second)
+			w.must("k", "finds out")
+			synctest.Wait()
+		}
+		if n := burst(); n != 3 {
+			t.Errorf("%d calls, want two before the burst and one for all of it", n)
+		}
+	})
+}
+
 func TestTooLargeForTheQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, Config{MaxQueueBytes: 1000})

@@ -252,14 +252,19 @@ func (t *topic) apply(meta broker.Topic) {
 		// Batches are in flight for the partitions as they were. Records of the
 		// same keys must not go elsewhere before these are answered.
 		t.pending = &meta
-		if meta.ID == t.meta.ID && len(meta.Leaders) > len(t.parts) {
+		switch {
+		case meta.ID != t.meta.ID:
+			t.abandon()
+		case len(meta.Leaders) > len(t.parts):
 			// Only more partitions: those that there were may have new leaders,
 			// and a batch that waits for its answer must not go to a dead one.
 			t.meta.Leaders = meta.Leaders[:len(t.parts)]
 			t.lead()
 			t.wakeAll()
 		}
-		return
+		if t.busy > 0 {
+			return
+		}
 	}
 	t.pending = nil
 	if !same || !t.known {
@@ -270,6 +275,18 @@ func (t *topic) apply(meta broker.Topic) {
 	t.limit = min(2*t.limit, maxBatch) // the topic's own limit may have been raised
 	t.lead()
 	t.wakeAll()
+}
+
+// abandon gives up what waits to be sent again to a topic that is not there any
+// more. No try could settle it: whether it was in that one, nobody can tell,
+// and a broker that goes by names would put it into the new one.
+func (t *topic) abandon() {
+	t.cause = errors.New("the topic was deleted and made again while the answer was outstanding")
+	for _, part := range t.parts {
+		if b := part.batch; b != nil && b.idle && b.unclear {
+			t.giveUp(b)
+		}
+	}
 }
 
 // rebuild makes the partitions anew. Another incarnation begins with new
