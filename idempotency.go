@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strconv"
 	"strings"
 	"time"
 
@@ -236,15 +235,7 @@ func (a *App) startClaims(ctx context.Context, i *inside) {
 		return
 	}
 	a.working.Go(func() {
-		text, err := i.client.Setting(ctx, claims.Topic, "retention.ms")
-		if err != nil {
-			a.logger.Debug("retention of claims not known", zap.Error(err))
-			return
-		}
-		kept, err := strconv.ParseInt(text, 10, 64)
-		if err == nil && kept >= 0 && time.Duration(kept)*time.Millisecond < window {
-			a.logger.Warn("claims on idempotency keys are deleted before the window ends; raise retention.ms of their topic",
-				zap.String("topic", claims.Topic), zap.String("retention.ms", text), zap.Duration("window", window))
-		}
+		a.checkRetention(ctx, i.client, claims.Topic, window,
+			"claims on idempotency keys are deleted before the window ends: raise retention.ms of their topic, or shorten `idempotency`")
 	})
 }

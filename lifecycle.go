@@ -225,6 +225,7 @@ func (a *App) Start() error {
 	ctx, cancel := context.WithCancel(context.Background())
 	a.cancel = cancel
 	a.working.Go(func() { a.createTopics(ctx, i.client) })
+	a.startRetentionCheck(ctx, i)
 	a.startClaims(ctx, i)
 	a.startAdmissions(ctx, i)
 	if err := a.startDeliveries(); err != nil {
