@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// The bounds of a pause.
+// The bounds of a Backoff's pauses.
 const (
 	Least = 100 * time.Millisecond
 	Most  = 2 * time.Second
@@ -27,9 +27,15 @@ func (b *Backoff) Reset() { b.failures = 0 }
 
 // Next counts a failure and gives the pause after it.
 func (b *Backoff) Next() time.Duration {
-	const doublings = 10 // which is far beyond Most
-	d := min(Least<<min(b.failures, doublings), Most)
 	b.failures++
+	return Pause(b.failures, Least, Most)
+}
+
+// Pause gives the pause after some failures in a row, at least one, with bounds
+// of the caller's own. It is for those who keep the count where others see it.
+func Pause(failures int, least, most time.Duration) time.Duration {
+	const doublings = 10 // which is far beyond any most
+	d := min(least<<min(failures-1, doublings), most)
 	return d/2 + rand.N(d/2+1)
 }
 

@@ -21,6 +21,17 @@ func TestBackoff(t *testing.T) {
 	}
 }
 
+func TestPauseHasTheCallersBounds(t *testing.T) {
+	for failures, most := range map[int]time.Duration{1: 50, 2: 100, 3: 200, 5: 800, 6: 1000, 1000: 1000} {
+		most *= time.Millisecond
+		for range 20 {
+			if d := Pause(failures, 50*time.Millisecond, time.Second); d < most/2 || d > most {
+				t.Errorf("pause %s after %d failures, want up to %s", d, failures, most)
+			}
+		}
+	}
+}
+
 func TestSleep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var b Backoff

@@ -3,26 +3,22 @@ package ingress
 import (
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"time"
 
 	"go.uber.org/zap"
 
+	"github.com/osmosis-gateway/caddy-osmosis/internal/backoff"
 	"github.com/osmosis-gateway/caddy-osmosis/internal/broker"
 )
 
-// The pauses before a next try: doubled each time, with jitter.
+// The pauses before a next try. They are short against a record's timeout.
 const (
-	firstBackoff = 50 * time.Millisecond
-	maxBackoff   = time.Second
+	firstPause = 50 * time.Millisecond
+	maxPause   = time.Second
 )
 
-// backoff gives the pause before the try after n failed ones: half of it
-// fixed, half of it random, so that gateways do not come back in step.
-func backoff(n int) time.Duration {
-	d := min(firstBackoff<<min(n-1, 10), maxBackoff)
-	return d/2 + rand.N(d/2+1) //nolint:gosec // jitter
-}
+// pauseAfter gives the pause before the try after n failed ones.
+func pauseAfter(n int) time.Duration { return backoff.Pause(n, firstPause, maxPause) }
 
 // accept notes that a batch is in the log. Its entries are told outside the mutex.
 func (t *topic) accept(b *batch) {
@@ -130,7 +126,7 @@ func (t *topic) again(b *batch, cause error) {
 func (t *topic) retry(b *batch) {
 	tries := b.tries
 	for {
-		whole := t.p.pause(backoff(tries))
+		whole := t.p.pause(pauseAfter(tries))
 		t.mu.Lock()
 		if b.part.batch != b {
 			t.mu.Unlock()
@@ -185,7 +181,7 @@ func (t *topic) giveUp(b *batch) {
 func (t *topic) hold(part *partition) {
 	part.strikes++
 	part.held = true
-	delay := backoff(part.strikes)
+	delay := pauseAfter(part.strikes)
 	t.p.work.Go(func() {
 		t.p.pause(delay)
 		t.mu.Lock()
@@ -204,7 +200,7 @@ func (t *topic) rest(l *leader) {
 	l.failures++
 	l.failed = time.Now()
 	l.paused = true
-	delay := backoff(l.failures)
+	delay := pauseAfter(l.failures)
 	t.ask()
 	t.p.work.Go(func() {
 		t.p.pause(delay)

@@ -25,7 +25,7 @@ func (t *topic) ask() <-chan struct{} {
 // askLater looks the topic up after a pause, as long as anything waits for it.
 func (t *topic) askLater() {
 	t.p.work.Go(func() {
-		if !t.p.pause(backoff(leaderTries)) {
+		if !t.p.pause(pauseAfter(leaderTries)) {
 			return
 		}
 		t.mu.Lock()
@@ -64,7 +64,7 @@ func (t *topic) lookUp() {
 			return
 		}
 		t.mu.Unlock()
-		t.p.pause(backoff(try))
+		t.p.pause(pauseAfter(try))
 	}
 }
 
