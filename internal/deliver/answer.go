@@ -40,8 +40,10 @@ const (
 	replied verdict = iota
 	// failed: there was none, or one that says to try again.
 	failed
-	// broken: it broke off after a part of it was sent, or no try will do better.
+	// broken: it broke off after a part of it was sent.
 	broken
+	// hopeless: no other try will do better.
+	hopeless
 	// unsent: there was one, and the broker did not take it.
 	unsent
 	// calledOff: nobody wants it any more.
@@ -89,7 +91,7 @@ func (g *generation) answer(request record.Request, attempt int, started func(co
 	}
 	r, err := replay(ctx, request, attempt)
 	if err != nil {
-		return result{verdict: broken, reason: err.Error()}
+		return result{verdict: hopeless, reason: err.Error()}
 	}
 	told := g.reportLate(request, attempt)
 	w.untold = told
@@ -343,13 +345,13 @@ func (w *response) result(ctx context.Context, err error) result {
 	case errors.Is(cause, errCancelled):
 		return result{verdict: calledOff}
 	case errors.Is(err, ErrTooLarge):
-		r.verdict, r.reason = broken, "the broker takes no answer of this size"
+		r.verdict, r.reason = hopeless, "the broker takes no answer of this size"
 		return r
 	case errors.Is(err, errUnsent):
 		r.verdict = unsent
 		return r
 	case errors.Is(err, errTooLong) || errors.Is(w.err, errTooLong):
-		r.verdict, r.reason = broken, errTooLong.Error()
+		r.verdict, r.reason = hopeless, errTooLong.Error()
 		return r
 	case err == nil:
 		r.reason, r.retryAfter = http.StatusText(w.status), retryAfter(w.sent, time.Now())

@@ -2,8 +2,10 @@ package deliver
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -29,44 +31,77 @@ const (
 
 const deadPrefix = "osmosis-dead-"
 
+const (
+	// maxReason bounds the text of why a request was given up, in bytes: it may
+	// have come from an upstream.
+	maxReason = 1 << 10
+	// buryPause is how long a request that cannot be buried waits for the next
+	// go. It holds up its key meanwhile, and no other.
+	buryPause = 5 * time.Second
+)
+
 // letter is why a request is given up.
 type letter struct {
 	request  record.Request
 	attempts int
 	code     int
 	reason   string
+	// posted says that the dead letter is on its topic.
+	posted bool
+	// told says that the log has it that this does not work.
+	told bool
 }
 
 // bury gives a request up: first the dead letter, then the end of the client's
 // stream, then it is done. Whatever of that happens before a crash happens
 // again after it, so a dead letter is there at least once.
 func (g *generation) bury(j *job, log *zap.Logger, options Options, l letter) {
+	if len(l.reason) > maxReason {
+		l.reason = strings.ToValidUTF8(l.reason[:maxReason], "")
+	}
 	fields := []zap.Field{zap.Int("attempts", l.attempts), zap.Int("code", l.code), zap.String("reason", l.reason)}
-	if options.DeadLetter != "" {
+	again := func(what string, err error) {
+		if !l.told && g.holds() {
+			// Its key waits for as long as this lasts, so somebody has to know.
+			log.Error(what+"; the request is kept until it can be given up", append(fields, zap.String("dead_letter", options.DeadLetter), zap.Error(err))...)
+			l.told = true
+		}
+		j.letter = &l
+		g.queue.park(j, buryPause)
+	}
+	if options.DeadLetter != "" && !l.posted {
 		if err := g.post(j, options.DeadLetter, l); err != nil {
-			log.Warn("dead letter not produced", append(fields, zap.String("dead_letter", options.DeadLetter), zap.Error(err))...)
-			g.queue.park(j, heartbeat)
+			again("dead letter not produced", err)
 			return
 		}
+		l.posted = true
+	}
+	end := l.request.Report(record.Status{Status: record.StateFailed, Attempt: l.attempts, Code: l.code, Reason: l.reason})
+	if err := g.reply(end, l.request); err != nil {
+		again("end of a stream not produced", err)
+		return
+	}
+	if l.posted {
 		fields = append(fields, zap.String("dead_letter", options.DeadLetter))
 	}
 	log.Error("request given up", fields...)
-	end := l.request.Report(record.Status{Status: record.StateFailed, Attempt: l.attempts, Code: l.code, Reason: l.reason})
-	if err := g.reply(end, l.request); err != nil {
-		log.Warn("end of a stream not produced", zap.Error(err))
-		g.queue.park(j, heartbeat)
-		return
-	}
 	g.queue.done(j)
 }
 
-// post produces the dead letter, and repeats that until the broker has it or
-// the generation is over.
+// post produces the dead letter. One that is too large with what it says besides
+// goes as the record that it was, which its own topic has taken.
 func (g *generation) post(j *job, topic string, l letter) error {
+	if !g.holds() {
+		return errLost
+	}
+	ctx, cancel := context.WithTimeout(g.tries, replyTimeout)
+	defer cancel()
 	dead := j.record.Record
 	dead.Headers = slices.DeleteFunc(slices.Clone(dead.Headers), func(h record.Header) bool {
-		return len(h.Key) > len(deadPrefix) && h.Key[:len(deadPrefix)] == deadPrefix || h.Key == headerReplay
+		return strings.HasPrefix(h.Key, deadPrefix) || h.Key == headerReplay
 	})
+	bare := dead
+	bare.Headers = slices.Clone(dead.Headers)
 	add := func(name, value string) {
 		dead.Headers = append(dead.Headers, record.Header{Key: name, Value: []byte(value)})
 	}
@@ -79,23 +114,9 @@ func (g *generation) post(j *job, topic string, l letter) error {
 	add(HeaderDeadPartition, strconv.Itoa(int(j.partition().number)))
 	add(HeaderDeadOffset, strconv.FormatInt(j.record.Offset, 10))
 	add(HeaderDeadTime, strconv.FormatInt(time.Now().UnixMilli(), 10))
-	for told := false; ; {
-		if !g.holds() {
-			return errLost
-		}
-		ctx, cancel := context.WithTimeout(g.tries, replyTimeout)
-		err := g.d.config.Producer.Produce(ctx, topic, -1, dead)
-		cancel()
-		if err == nil {
-			return nil
-		}
-		if !told {
-			// Its key waits for as long as this lasts, so somebody has to know.
-			g.d.log.Error("dead letter not produced; the request is kept, and tried again to be buried", g.fields(zap.String("dead_letter", topic), zap.Error(err))...)
-			told = true
-		}
-		if !pauseFor(g.tries, time.Second) {
-			return context.Cause(g.tries)
-		}
+	err := g.d.config.Producer.Produce(ctx, topic, -1, dead)
+	if errors.Is(err, ErrTooLarge) {
+		err = g.d.config.Producer.Produce(ctx, topic, -1, bare)
 	}
+	return err
 }

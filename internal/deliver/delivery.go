@@ -176,9 +176,9 @@ func (d *Delivery) serve(ctx context.Context, kg *kafka.Generation) {
 		return
 	}
 	g := newGeneration(d, kg, topic)
-	g.beat.Store(int64(time.Since(g.began)))
 	d.mu.Lock()
 	d.generation = g
+	g.queue.limit(d.options().Concurrency) // as it is now: Use may have come in between
 	d.mu.Unlock()
 	numbers := make([]int, 0, len(kg.Assignments[d.config.Topic]))
 	for _, a := range kg.Assignments[d.config.Topic] {

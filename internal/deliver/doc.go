@@ -14,8 +14,9 @@
 //
 // A Delivery is safe for use by many goroutines. One generation of the group
 // runs at a time; its queue has a mutex that guards all that is known of its
-// partitions, and each try has a goroutine of its own. Two locks are never held
-// at once, but for the reader's, which the queue's may be held around.
+// partitions, and each try has a goroutine of its own. The lock of the Delivery
+// may be held around the queue's, and that around the reader's; no others are
+// held together.
 //
 // # What it does not do
 //

@@ -75,6 +75,7 @@ func newGeneration(d *Delivery, kg *kafka.Generation, topic broker.Topic) *gener
 		d: d, kg: kg, topic: topic, began: time.Now(),
 		lost: make(chan struct{}), outdated: make(chan struct{}),
 	}
+	g.beat.Store(-int64(sessionTimeout)) // until one was good, nothing is sure
 	g.tries, g.cancel = context.WithCancelCause(context.Background())
 	g.queue = newQueue(d.options().Concurrency, d.config.MaxBytes, g.begin, g.changed)
 	g.committer = newCommitter(g.queue, g.send)
@@ -110,6 +111,10 @@ func (g *generation) over() { g.overOnce.Do(func() { close(g.outdated) }) }
 // run does all that until the generation ends, and returns when nothing of it
 // is left: kafka-go joins the next one after that.
 func (g *generation) run(ctx context.Context) {
+	defer g.cancel(errEnded)
+	if !g.confirm(ctx) {
+		return
+	}
 	work, stop := context.WithCancel(context.Background())
 	var working sync.WaitGroup
 	working.Go(func() { g.beatUntil(work) })
@@ -158,8 +163,27 @@ func (g *generation) end() {
 
 func after(d time.Duration) <-chan time.Time { return time.NewTimer(d).C }
 
-// beatUntil sends heartbeats. One that is answered with a rebalance under way
-// has counted all the same.
+// confirm asks the coordinator whether the generation is still this member's,
+// until it has an answer: the process may have been frozen since it has joined.
+func (g *generation) confirm(ctx context.Context) bool {
+	var pause backoff.Backoff
+	for {
+		g.sendHeartbeat(ctx)
+		if g.holds() {
+			return true
+		}
+		select {
+		case <-g.lost:
+			return false
+		default:
+		}
+		if time.Since(g.began) > sessionTimeout || !pause.Sleep(ctx) {
+			return false
+		}
+	}
+}
+
+// beatUntil sends heartbeats.
 func (g *generation) beatUntil(ctx context.Context) {
 	tick := time.NewTicker(heartbeat)
 	defer tick.Stop()
@@ -169,24 +193,30 @@ func (g *generation) beatUntil(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		sent := time.Since(g.began)
-		asked, cancel := context.WithTimeout(ctx, sessionTimeout-drain)
-		answer, err := g.d.config.Broker.API().Heartbeat(asked, &kafka.HeartbeatRequest{
-			GroupID: g.kg.GroupID, GenerationID: g.kg.ID, MemberID: g.kg.MemberID,
-		})
-		cancel()
-		if err == nil {
-			err = answer.Error
-		}
-		switch {
-		case err == nil, errors.Is(err, kafka.RebalanceInProgress):
-			g.beat.Store(int64(sent))
-		case stale(err):
-			g.lose()
-		}
+		g.sendHeartbeat(ctx)
 		if !g.holds() {
 			g.lose()
 		}
+	}
+}
+
+// sendHeartbeat sends one. When it is answered with a rebalance under way it has
+// counted all the same.
+func (g *generation) sendHeartbeat(ctx context.Context) {
+	sent := time.Since(g.began)
+	ctx, cancel := context.WithTimeout(ctx, sessionTimeout-drain)
+	defer cancel()
+	answer, err := g.d.config.Broker.API().Heartbeat(ctx, &kafka.HeartbeatRequest{
+		GroupID: g.kg.GroupID, GenerationID: g.kg.ID, MemberID: g.kg.MemberID,
+	})
+	if err == nil {
+		err = answer.Error
+	}
+	switch {
+	case err == nil, errors.Is(err, kafka.RebalanceInProgress):
+		g.beat.Store(int64(sent))
+	case stale(err):
+		g.lose()
 	}
 }
 

@@ -42,8 +42,10 @@ type progress struct {
 	// done are the offsets after base that are done: in order, with offsets
 	// that are not done between any two and before the first.
 	done []span
-	// tries counts the failed tries of records that are not done.
+	// tries counts the failed tries of records that are not done, with marks.
 	tries map[int64]int
+	// size is the length of the encoded progress, 0 when it has changed since.
+	size int
 }
 
 // span is a range of offsets, to excluded.
@@ -70,6 +72,7 @@ func (p *progress) finish(from, to int64) {
 	if from >= to {
 		return
 	}
+	p.size = 0
 	if to == from+1 {
 		delete(p.tries, from)
 	} else {
@@ -94,6 +97,7 @@ func (p *progress) finish(from, to int64) {
 
 // cut forgets everything from an offset on.
 func (p *progress) cut(from int64) {
+	p.size = 0
 	p.base = min(p.base, from)
 	maps.DeleteFunc(p.tries, func(offset int64, _ int) bool { return offset >= from })
 	for i := len(p.done) - 1; i >= 0 && p.done[i].to > from; i-- {
@@ -108,28 +112,49 @@ func (p *progress) fail(offset int64) int {
 	if p.tries == nil {
 		p.tries = make(map[int64]int)
 	}
-	n := p.tries[offset]&^startedMark + 1
+	n := min(p.tries[offset]%startedMark+1, startedMark-1)
 	p.tries[offset] = n
+	p.size = 0
 	return n
 }
 
-// startedMark is added to the number of tries of a record while an answer to it
-// is on its way in parts: whoever finds it there finds half an answer.
-const startedMark = 1 << 20
+// Marks that a record has beside the number of its tries.
+const (
+	// startedMark: an answer to it is on its way in parts. Whoever finds the mark
+	// finds half an answer.
+	startedMark = 1 << 20
+	// givenUpMark: it is not to be tried again. Whoever finds the mark does what is
+	// left to do, or a request that broke off for good would be tried once more.
+	givenUpMark = startedMark << 1
+)
 
 // start notes that the answer to a record has begun to go out.
-func (p *progress) start(offset int64) {
+func (p *progress) start(offset int64) { p.mark(offset, startedMark) }
+
+// giveUp notes that a record is not to be tried again.
+func (p *progress) giveUp(offset int64) { p.mark(offset, givenUpMark) }
+
+func (p *progress) mark(offset int64, with int) {
 	if p.tries == nil {
 		p.tries = make(map[int64]int)
 	}
-	p.tries[offset] |= startedMark
+	p.tries[offset] |= with
+	p.size = 0
 }
 
-// tried gives how often a record was tried in vain, and whether a try ended in
-// the middle of its answer without being counted.
-func (p *progress) tried(offset int64) (failed int, started bool) {
+// past is what is known of the tries of a record.
+type past struct {
+	// failed is how many there were in vain.
+	failed int
+	// started says that another ended in the middle of its answer, uncounted.
+	started bool
+	// givenUp says that there is to be no other.
+	givenUp bool
+}
+
+func (p *progress) past(offset int64) past {
 	n := p.tries[offset]
-	return n &^ startedMark, n&startedMark != 0
+	return past{n % startedMark, n&startedMark != 0, n&givenUpMark != 0}
 }
 
 // fits tells whether the progress will still fit into a commit's metadata when
@@ -141,7 +166,10 @@ func (p *progress) fits(tries int) bool {
 	if headerSize+maxEntry*(len(p.done)+len(p.tries)) <= budget {
 		return true // as nearly always, and without looking closer
 	}
-	return len(p.encode()) <= budget
+	if p.size == 0 {
+		p.size = len(p.encode())
+	}
+	return p.size <= budget
 }
 
 // The text begins with its version. What follows is base64url of a checksum and
@@ -174,7 +202,8 @@ func (p *progress) encode() string {
 	at = p.base
 	for _, offset := range offsets {
 		b = binary.AppendUvarint(b, uint64(offset-at))
-		b = binary.AppendUvarint(b, uint64(p.tries[offset]))
+		n := p.tries[offset]
+		b = binary.AppendUvarint(b, uint64(n%startedMark<<2|n/startedMark)) // a count below 32 is one byte
 		at = offset
 	}
 	binary.BigEndian.PutUint32(b, crc32.Checksum(b[4:], castagnoli))
@@ -221,7 +250,9 @@ func parseProgress(offset int64, metadata string) (progress, error) {
 		if p.tries == nil {
 			p.tries = make(map[int64]int)
 		}
-		p.tries[at] = int(n.atLeast(1))
+		count := n.atLeast(1)
+		n.broken = n.broken || count>>2 >= startedMark
+		p.tries[at] = int(count>>2 | count&3*startedMark)
 	}
 	if n.broken || len(n.left) > 0 {
 		return progress{}, fmt.Errorf("%w: it is malformed", errProgress)

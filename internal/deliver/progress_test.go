@@ -133,7 +133,7 @@ func TestProgressOfOthers(t *testing.T) {
 		"cut":        {5, text[:len(text)-2], "checksum"},
 		"empty":      {5, metadataVersion, "checksum"},
 		"no base64":  {5, text + "=", "illegal base64"},
-		"one letter": {5, strings.Replace(text, text[12:13], "_", 1), "checksum"},
+		"one letter": {5, text[:12] + "_" + text[13:], "checksum"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if _, err := parseProgress(test.offset, test.text); !errors.Is(err, errProgress) || !strings.Contains(err.Error(), test.says) {

@@ -76,14 +76,14 @@ type job struct {
 	// id is the stream id; "" where nobody waits.
 	id   string
 	size int64
-	// tries is how many tries failed before the one that runs.
-	tries int
-	// started says that another try ended in the middle of its answer.
-	started bool
+	// past is what is known of the tries before the one that runs.
+	past past
 	// running says that a try is under way.
 	running bool
 	// again says that another record of the same stream is done already.
 	again bool
+	// letter is not nil when the record is given up, and has still to be buried.
+	letter *letter
 }
 
 func (j *job) partition() *partition { return j.lane.partition }
@@ -138,10 +138,42 @@ func (q *queue) put(number int32, records []broker.Record, next int64) {
 	q.dispatch()
 }
 
-// uncrowd has the lanes looked at again for which there was no room. Needs the lock.
+// uncrowd has lanes looked at again for which there was no room, as many as may
+// have some now. Needs the lock.
 func (q *queue) uncrowd(p *partition) {
-	q.ready = append(q.ready, p.crowded...)
-	p.crowded = nil
+	places := q.concurrency - q.running
+	if places <= 0 || len(p.crowded) == 0 {
+		return
+	}
+	kept := p.crowded[:0]
+	for _, l := range p.crowded {
+		if places > 0 && p.room(l.jobs[0]) {
+			q.ready = append(q.ready, l)
+			places--
+			continue
+		}
+		kept = append(kept, l)
+	}
+	clear(p.crowded[len(kept):])
+	p.crowded = kept
+}
+
+// retryRoom is how many tries of records that were tried before have room in the
+// progress beyond what those have that are tried first. Without it an upstream
+// that was down for a while would be asked for one record at a time.
+const retryRoom = 64
+
+// room tells whether the progress will still fit into a commit when one more
+// record has been tried. The first that is not done always has room.
+func (p *partition) room(j *job) bool {
+	if j.record.Offset == p.progress.base {
+		return true
+	}
+	tries := p.running + 1
+	if p.progress.tries[j.record.Offset] == 0 {
+		tries += retryRoom
+	}
+	return p.progress.fits(tries)
 }
 
 // pass marks as done what lies before an offset and was not in the log.
@@ -201,13 +233,13 @@ func (q *queue) dispatch() {
 		q.ready[0] = nil
 		q.ready = q.ready[1:]
 		p, j := l.partition, l.jobs[0]
-		if j.record.Offset != p.progress.base && !p.progress.fits(p.running+1) {
+		if !p.room(j) {
 			p.crowded = append(p.crowded, l)
 			continue
 		}
 		q.running++
 		p.running++
-		j.tries, j.started = p.progress.tried(j.record.Offset)
+		j.past = p.progress.past(j.record.Offset)
 		j.again = p.seen.has(j.id)
 		j.running = true
 		q.begin(j)
@@ -237,17 +269,22 @@ func (q *queue) done(j *job) {
 	q.ran(p)
 }
 
-// failed counts a failed try, and gives how many there were. The record keeps
-// its place in the lane, and the try its place among those that run.
-func (q *queue) failed(j *job) int {
+// failed counts a failed try, gives how many there were, and asks whether that is
+// the end: both are committed together. The record keeps its place in the lane,
+// and the try its place among those that run.
+func (q *queue) failed(j *job, isLast func(tries int) bool) (tries int, last bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	p := j.partition()
 	if q.closed || j.record.Offset >= p.cut {
-		return j.tries + 1
+		return j.past.failed + 1, isLast(j.past.failed + 1)
 	}
 	p.changed = true
-	return p.progress.fail(j.record.Offset)
+	tries = p.progress.fail(j.record.Offset)
+	if last = isLast(tries); last {
+		p.progress.giveUp(j.record.Offset)
+	}
+	return tries, last
 }
 
 // started notes that the answer to a record begins to go out.

@@ -31,6 +31,9 @@ func (g *generation) try(j *job) {
 	options := g.d.options()
 	_, replay := j.record.Header(headerReplay)
 	switch {
+	case j.letter != nil:
+		g.bury(j, log, options, *j.letter)
+		return
 	case err != nil:
 		g.bury(j, log, options, letter{request: record.Request{StreamID: j.id, ReplyPartition: -1}, reason: err.Error()})
 		return
@@ -42,21 +45,21 @@ func (g *generation) try(j *job) {
 		log.Debug("request was cancelled")
 		g.queue.done(j)
 		return
-	case j.tries >= options.Attempts:
+	case j.past.givenUp || j.past.failed >= options.Attempts:
 		// Whoever counted them did not get to the dead letter.
-		g.bury(j, log, options, letter{request: request, attempts: j.tries, reason: "its last try was cut off"})
+		g.bury(j, log, options, letter{request: request, attempts: j.past.failed, reason: "its last try was cut off"})
 		return
-	case j.started && !options.RetryStarted:
+	case j.past.started && !options.RetryStarted:
 		// A process ended in the middle of the answer.
-		g.bury(j, log, options, letter{request: request, attempts: j.tries + 1, reason: errAborted.Error()})
+		g.bury(j, log, options, letter{request: request, attempts: j.past.failed + 1, reason: errAborted.Error()})
 		return
 	case expired(request):
-		if j.tries == 0 {
+		if j.past.failed == 0 {
 			log.Debug("request expired before it was tried")
 			g.queue.done(j)
 			return
 		}
-		g.bury(j, log, options, letter{request: request, attempts: j.tries, reason: "expired before it could be tried again"})
+		g.bury(j, log, options, letter{request: request, attempts: j.past.failed, reason: "expired before it could be tried again"})
 		return
 	case !g.holds():
 		g.queue.park(j, heartbeat)
@@ -66,14 +69,15 @@ func (g *generation) try(j *job) {
 		g.queue.started(j)
 		return g.committer.now(ctx)
 	}
-	result := g.answer(request, j.tries+1, started, options)
+	result := g.answer(request, j.past.failed+1, started, options)
 	switch result.verdict {
 	case replied, calledOff:
 		g.queue.done(j)
 	case unsent:
 		// What the handler did stays done, but nobody knows: the next owner of
-		// the partition tries it again.
+		// the partition tries it again, unless this was the last try.
 		log.Warn("reply not produced", zap.Error(result.err))
+		g.queue.failed(j, func(int) bool { return false })
 		g.queue.park(j, heartbeat)
 	default:
 		g.fail(j, log, options, request, result)
@@ -85,18 +89,21 @@ func expired(r record.Request) bool { return !r.Expires.IsZero() && !time.Now().
 // fail counts a failed try. The count is committed before anything else is done
 // about it: otherwise who takes over would not know of this try.
 func (g *generation) fail(j *job, log *zap.Logger, options Options, request record.Request, result result) {
-	n := g.queue.failed(j)
+	var pause time.Duration
+	n, last := g.queue.failed(j, func(n int) bool {
+		pause = max(pauseAfter(n, options), min(result.retryAfter, maxRetryAfter))
+		return result.verdict == hopeless || result.verdict == broken && !options.RetryStarted || n >= options.Attempts ||
+			!request.Expires.IsZero() && time.Now().Add(pause).After(request.Expires)
+	})
 	if err := g.committer.now(g.tries); err != nil {
 		g.queue.park(j, heartbeat) // the last commit has it
 		return
 	}
-	pause := max(pauseAfter(n, options), min(result.retryAfter, maxRetryAfter))
-	next := time.Now().Add(pause)
-	if result.verdict == broken && !options.RetryStarted || n >= options.Attempts ||
-		!request.Expires.IsZero() && next.After(request.Expires) {
+	if last {
 		g.bury(j, log, options, letter{request: request, attempts: n, code: result.code, reason: result.reason})
 		return
 	}
+	next := time.Now().Add(pause)
 	log.Debug("try failed", zap.Int("attempt", n), zap.Int("code", result.code), zap.String("reason", result.reason), zap.Duration("pause", pause))
 	g.report(request, record.Status{
 		Status: record.StateRetrying, Attempt: n, Code: result.code, Reason: result.reason, RetryAt: next,
