@@ -118,8 +118,8 @@ func TestPlaceByComesBeforeTheKey(t *testing.T) {
 	e := new(entry)
 	e.load(Request{Record: record.Record{Key: []byte("key")}, PlaceBy: []byte("stream")})
 	for n := range int32(50) {
-		if got, want := e.partition(int(n+1)), record.Partition([]byte("stream"), n+1); got != int(want) {
-			t.Errorf("partition %d of %d, want %d", got, n+1, want)
+		if got, ok := e.partition(int(n + 1)); !ok || got != int(record.Partition([]byte("stream"), n+1)) {
+			t.Errorf("partition %d of %d, want %d", got, n+1, record.Partition([]byte("stream"), n+1))
 		}
 	}
 }

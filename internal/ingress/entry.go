@@ -13,7 +13,9 @@ type entry struct {
 
 	tail     []byte // the encoded record from its key on
 	size     int    // what it counts for in a batch and in the queue, in bytes
-	placed   bool   // whether hash decides the partition
+	placed   bool   // whether number or hash decides the partition
+	named    bool   // whether number does
+	number   int32
 	hash     uint32
 	deadline time.Time
 
@@ -38,7 +40,12 @@ func (e *entry) load(r Request) {
 	if place == nil {
 		place = r.Record.Key
 	}
-	if e.placed = place != nil; e.placed {
+	e.named = r.Partition != nil
+	e.placed = e.named || place != nil
+	switch {
+	case e.named:
+		e.number = *r.Partition
+	case e.placed:
 		e.hash = record.Murmur2(place)
 	}
 	timeout := r.Timeout
@@ -58,9 +65,13 @@ func (p *Producer) release(e *entry) {
 	}
 }
 
-// partition gives the entry's partition of n, as record.Partition does for its key.
-func (e *entry) partition(n int) int {
-	return int(e.hash&0x7fffffff) % n
+// partition gives the entry's partition of n, as record.Partition does for its
+// key; false if it names one that is not among them.
+func (e *entry) partition(n int) (number int, ok bool) {
+	if e.named {
+		return int(e.number), e.number >= 0 && int(e.number) < n
+	}
+	return int(e.hash&0x7fffffff) % n, true
 }
 
 // queue holds entries in order. Any of them can be removed, because its caller

@@ -60,6 +60,9 @@ func (t *topic) lookUp() {
 		if t.known || t.unplaced.empty() {
 			close(t.asking)
 			t.asking = nil
+			if t.pending == nil && !t.unplaced.empty() {
+				t.askLater() // for records whose partition is not known
+			}
 			t.mu.Unlock()
 			return
 		}

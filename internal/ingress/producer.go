@@ -122,6 +122,11 @@ type Request struct {
 	// Record is the record. Its bytes may be used again once Produce returns.
 	Record record.Record
 
+	// Partition is the partition that the record goes to, whatever its key and
+	// PlaceBy; one that the topic does not have is ErrRefused, once a broker
+	// has said so. Nil leaves it to them.
+	Partition *int32
+
 	// PlaceBy decides the partition, by murmur2 as Java's producer does it.
 	// Nil means the record's key; with neither, the record goes wherever there
 	// is room.

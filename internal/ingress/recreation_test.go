@@ -12,8 +12,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kversion"
 )
 
-// recreate deletes "orders" and makes it again.
-func (w *world) recreate(partitions int32) {
+// remake deletes "orders" and makes it again.
+func (w *world) remake(partitions int32) {
 	w.t.Helper()
 	if err := errors.Join(w.DeleteTopic("orders"), w.CreateTopic("orders", partitions, nil)); err != nil {
 		w.t.Fatal(err)
@@ -33,7 +33,7 @@ func TestUnclearBatchOfATopicThatIsGone(t *testing.T) {
 				w.link.once(loseAll)
 				unclear := w.later(order("k", "b"))
 				synctest.Wait()
-				w.recreate(2)
+				w.remake(2)
 				if err := <-unclear; !errors.Is(err, ErrUnclear) || time.Since(start) > time.Second {
 					t.Errorf("got %v after %v, want %v", err, time.Since(start), ErrUnclear)
 				}
@@ -61,7 +61,7 @@ func TestRecreatedTopicGetsNewProducerIDs(t *testing.T) {
 			return nil, nil, false
 		})
 		w.must("k", "a")
-		w.recreate(1)
+		w.remake(1)
 		w.must("k", "b")
 		// The second try finds out, by the topic's id. The third is under a new
 		// one from the start, not because the broker does not know the old one.

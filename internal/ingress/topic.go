@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/segmentio/kafka-go"
+
 	"github.com/osmosis-gateway/caddy-osmosis/internal/broker"
 )
 
@@ -47,7 +49,7 @@ type topic struct {
 	pending *broker.Topic // another incarnation or partition count, to be taken over when busy is 0
 	cause   error         // the last thing that went wrong, for the error texts
 
-	unplaced queue // records that came before the topic was known
+	unplaced queue // records that came before the topic, or the partition that they name, was known
 	shared   queue // records that may go anywhere
 	parts    []*partition
 	leaders  []*leader
@@ -117,12 +119,28 @@ func (t *topic) place(e *entry) {
 		t.shared.push(e)
 		t.wakeAny()
 	default:
-		part := t.parts[e.partition(len(t.parts))]
+		number, ok := e.partition(len(t.parts))
+		if !ok {
+			t.unplaced.push(e) // the topic may have grown meanwhile
+			t.ask()
+			return
+		}
+		part := t.parts[number]
 		part.waiting.push(e)
 		if part.batch == nil && !part.held {
 			t.wake(part.leader)
 		}
 	}
+}
+
+// settle is place for an entry that has waited for a look-up, which has just
+// told what partitions there are.
+func (t *topic) settle(e *entry) {
+	if number, ok := e.partition(len(t.parts)); !ok {
+		t.refuse(e, fmt.Errorf("topic %q: %w: the record names partition %d of %d: %w", t.name, ErrRefused, number, len(t.parts), kafka.UnknownTopicOrPartition))
+		return
+	}
+	t.place(e)
 }
 
 // withdraw takes an entry back if it still waits.
@@ -274,6 +292,7 @@ func (t *topic) apply(meta broker.Topic) {
 	t.meta = meta
 	t.limit = min(2*t.limit, maxBatch) // the topic's own limit may have been raised
 	t.lead()
+	t.unplaced.drain(t.settle)
 	t.wakeAll()
 }
 
@@ -304,7 +323,7 @@ func (t *topic) rebuild(meta broker.Topic) {
 	}
 	t.parts = t.parts[:len(meta.Leaders)]
 	t.lead()
-	waiting.drain(t.place)
+	waiting.drain(t.settle)
 }
 
 // lead gives every partition its leader. Leaders that stay keep their senders;
