@@ -22,10 +22,10 @@ func TestBackoff(t *testing.T) {
 }
 
 func TestPauseHasTheCallersBounds(t *testing.T) {
-	for failures, most := range map[int]time.Duration{1: 50, 2: 100, 3: 200, 5: 800, 6: 1000, 1000: 1000} {
-		most *= time.Millisecond
+	const least, bound = 50 * time.Millisecond, time.Second
+	for failures, most := range map[int]time.Duration{1: least, 2: 2 * least, 3: 4 * least, 5: 16 * least, 6: bound, 1000: bound} {
 		for range 20 {
-			if d := Pause(failures, 50*time.Millisecond, time.Second); d < most/2 || d > most {
+			if d := Pause(failures, least, bound); d < most/2 || d > most {
 				t.Errorf("pause %s after %d failures, want up to %s", d, failures, most)
 			}
 		}
