@@ -142,6 +142,8 @@ func unreached(err error) string {
 		return "The broker does not let the gateway in."
 	case errors.Is(err, kafka.NotEnoughReplicas): // so does the embedded broker when its disk is full
 		return "The broker takes no records at the moment; the gateway's log says why."
+	case errors.Is(err, kafka.InvalidReplicationFactor):
+		return "The topic of this route cannot be made, since too few brokers are up for its copies."
 	}
 	return "The broker cannot be reached."
 }

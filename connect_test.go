@@ -306,6 +306,7 @@ func TestUnreached(t *testing.T) {
 		"does not speak Kafka's protocol":   fmt.Errorf("10.0.0.1:9092 answered with HTTP: %w", broker.ErrNotKafka),
 		"does not let the gateway in":       fmt.Errorf("10.0.0.1:9092: %w", kafka.SASLAuthenticationFailed),
 		"takes no records at the moment":    fmt.Errorf("%w: the disk is full", kafka.NotEnoughReplicas),
+		"too few brokers are up":            fmt.Errorf("create topic: %w", kafka.InvalidReplicationFactor),
 		"The broker cannot be reached":      &net.OpError{Op: "dial", Err: context.DeadlineExceeded},
 	} {
 		if got := unreached(fmt.Errorf("topic orders: %w", err)); !strings.Contains(got, want) || strings.Contains(got, "10.0.0.1") {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/segmentio/kafka-go"
 
 	"github.com/osmosis-gateway/caddy-osmosis/internal/deliver"
 	"github.com/osmosis-gateway/caddy-osmosis/internal/ingress"
@@ -139,6 +140,9 @@ func (a *App) repliesTo(i *inside) replies {
 // Produce implements deliver.Producer.
 func (r replies) Produce(ctx context.Context, topic string, partition int32, rec record.Record) error {
 	request := ingress.Request{Topic: topic, Record: rec}
+	if partition >= 0 {
+		request.Partition = &partition
+	}
 	if deadline, ok := ctx.Deadline(); ok {
 		request.Timeout = time.Until(deadline)
 	}
@@ -147,6 +151,12 @@ func (r replies) Produce(ctx context.Context, topic string, partition int32, rec
 		if cause := r.ensure(ctx, topic); cause != nil {
 			return fmt.Errorf("%w: %w", err, cause)
 		}
+		_, err = r.producer.Produce(ctx, request)
+	}
+	if request.Partition != nil && errors.Is(err, ingress.ErrRefused) && errors.Is(err, kafka.UnknownTopicOrPartition) {
+		// Whoever asked named a partition that the topic does not have. Nobody
+		// may wait at any other, and the group's records must not wait for it.
+		request.Partition = nil
 		_, err = r.producer.Produce(ctx, request)
 	}
 	if errors.Is(err, ingress.ErrTooLarge) {
