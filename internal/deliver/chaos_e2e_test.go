@@ -10,20 +10,19 @@ import (
 	"time"
 )
 
-// chaosRecords is how many records the tests of chaos deliver, unless
-// OSMOSIS_CHAOS_RECORDS says otherwise. They are few, for what takes time is
-// that the group notices who is gone.
-const chaosRecords = 10_000
-
-func chaotically(t *testing.T) int {
+// chaos gives how many records a test of chaos delivers, and how often it
+// interferes meanwhile: few of them, for what takes time is that the group
+// notices who is gone, unless OSMOSIS_CHAOS_RECORDS asks for more.
+func chaos(t *testing.T, few, often int) (records, times int) {
+	t.Helper()
 	if text := os.Getenv("OSMOSIS_CHAOS_RECORDS"); text != "" {
 		n, err := strconv.Atoi(text)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return n
+		return n, often * max(1, n/few)
 	}
-	return chaosRecords
+	return few, often
 }
 
 // moody is an upstream that fails at random: of a thousand tries 80 with some
@@ -51,7 +50,12 @@ func moody(n, attempt int) (status int, takes time.Duration) {
 // TestChaosOnRealKafka kills one of three processes that deliver again and
 // again, while others join and leave.
 func TestChaosOnRealKafka(t *testing.T) {
-	total := chaotically(t)
+	const few = 10_000
+	total, rounds := chaos(t, few, 4)
+	pause := 2 * time.Second
+	if total > few {
+		pause = 6 * time.Second // so that there is work done between two kills
+	}
 	f := newField(t, 12, moody, nil)
 	gone := make(map[string]bool)
 	var counted found
@@ -60,16 +64,12 @@ func TestChaosOnRealKafka(t *testing.T) {
 	}
 	began := time.Now()
 	f.send(total, oneIn(10, 700))
-	rounds := 4
-	if total > chaosRecords {
-		rounds = total / chaosRecords * 4
-	}
-	every := time.NewTicker(3 * time.Second)
+	every := time.NewTicker(pause)
 	defer every.Stop()
 	for round := range rounds {
 		<-every.C
 		if left, err := f.left(t.Context()); err == nil && left == 0 {
-			break // round `round` found nothing to disturb
+			break
 		}
 		switch round % 4 {
 		case 0, 2:

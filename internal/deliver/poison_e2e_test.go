@@ -1,0 +1,66 @@
+//go:build e2e
+
+package deliver
+
+import (
+	"net/http"
+	"testing"
+	"time"
+)
+
+// wait lets time pass: that of other processes cannot be made virtual.
+func wait(d time.Duration) { <-time.After(d) }
+
+// TestPoisonUnderRebalancesOnRealKafka has members join and leave every five
+// seconds while some records fail at once each time, and others take longer
+// than the session lasts: all of them are tried exactly as often as is allowed.
+func TestPoisonUnderRebalancesOnRealKafka(t *testing.T) {
+	const long, quick, good = 4, 20, 500
+	poisoned := func(n, _ int) (int, time.Duration) {
+		switch {
+		case n < long:
+			return 0, 0 // until the try is cut off
+		case n < long+quick:
+			return http.StatusInternalServerError, 0
+		}
+		return http.StatusOK, 10 * time.Millisecond
+	}
+	f := newField(t, 4, poisoned, func(o *order) {
+		o.Attempts, o.Timeout = 3, sessionTimeout+5*time.Second
+		o.Least, o.Most = time.Second, 2*time.Second
+	})
+	f.add()
+	f.add()
+	began := time.Now()
+	f.send(long+quick+good, func(n int) string {
+		if n < long {
+			return ""
+		}
+		return oneIn(10, 50)(n)
+	})
+	rebalances := 0
+	for left := int64(1); left > 0; rebalances++ {
+		wait(5 * time.Second)
+		if rebalances%2 == 0 {
+			f.add()
+		} else {
+			f.remove().end()
+		}
+		var err error
+		if left, err = f.left(t.Context()); err != nil || time.Since(began) > patience {
+			t.Fatalf("%d records are left: %v", left, err)
+		}
+	}
+	took := time.Since(began)
+	f.endAll()
+	c := f.check(nil, found{stopped: rebalances / 2})
+	for n := range long + quick {
+		if tries := len(f.upstream.tries[n]); tries != 3 {
+			t.Errorf("record %d was tried %d times", n, tries)
+		}
+	}
+	if c.failed != long+quick || c.dead != long+quick || c.deadAgain > 0 || c.replied != good {
+		t.Errorf("%d failed, %d dead letters and %d repeated, %d replied", c.failed, c.dead, c.deadAgain, c.replied)
+	}
+	t.Logf("in %s, with %d rebalances: %s", took.Round(time.Second), rebalances, c)
+}
