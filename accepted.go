@@ -2,7 +2,6 @@ package osmosis
 
 import (
 	"context"
-	"fmt"
 	"mime"
 	"net/http"
 	"slices"
@@ -30,23 +29,24 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, lease *lease, c
 
 	header := w.Header()
 	prefer := parsePrefer(r.Header)
-	wait := time.Duration(h.Wait)
-	var applied []string
-	if prefer.async {
-		wait, applied = 0, append(applied, "respond-async")
+	wait, applied := prefer.upTo(h.app.settings.maxWait)
+	if !prefer.waits && !prefer.async {
+		wait = time.Duration(h.Wait)
 	}
-	if prefer.waits {
-		wait = min(prefer.wait, h.app.settings.maxWait)
-		applied = append(applied, fmt.Sprintf("wait=%d", int(wait.Seconds())))
+	final, err := h.await(r, lease, claims, wait)
+	if err != nil {
+		applied = nil
+	}
+	if final == nil && prefer.async {
+		applied = append([]string{"respond-async"}, applied...)
 	}
 	if len(applied) > 0 {
 		header.Set("Preference-Applied", strings.Join(applied, ", "))
 	}
-	header.Set("Location", path)
-	if final := h.await(r, lease, claims, wait); final != nil {
-		header.Del("Location")
+	if final != nil {
 		return writeFinal(w, r, final, h.app.settings.writeTimeout)
 	}
+	header.Set("Location", path)
 	// Also where the client seems to have gone: if it has, this does no harm, and
 	// to write nothing would be an empty 200.
 	if isForm(r.Header) && acceptsHTML(r.Header) {
@@ -59,29 +59,28 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, lease *lease, c
 }
 
 // await holds a request until its stream has ended. It gives nil where that takes
-// too long, and where as many requests and streams are held as may be.
-func (h *Handler) await(r *http.Request, lease *lease, claims hub.Claims, wait time.Duration) *finalReply {
+// too long, and an error where nothing is held, since as many requests and
+// streams are as may be.
+func (h *Handler) await(r *http.Request, lease *lease, claims hub.Claims, wait time.Duration) (*finalReply, error) {
 	if wait <= 0 {
-		return nil
+		return nil, nil
 	}
-	leave, err := streams.enter(clientKey(r), h.app.settings.maxOpen, h.app.settings.maxOpenPerClient)
+	ctx, leave, err := h.app.settings.hold(r)
 	if err != nil {
-		return nil
+		return nil, err
 	}
 	defer leave()
-	serving, done := whileServing(r.Context())
-	defer done()
-	ctx, cancel := context.WithTimeout(serving, wait)
+	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	follow := func() subscription { return lease.hub.Follow(streamOf(claims), nil) }
 	sub := follow()
 	defer sub.Close()
 	final, err := waitResult(ctx, sub)
 	if err != nil {
-		return nil
+		return nil, nil // its time is up, or its client or the gateway goes
 	}
 	final.again = follow
-	return final
+	return final, nil
 }
 
 // accepted is the body of 202.

@@ -38,7 +38,8 @@ func TestWait(t *testing.T) {
 		"client not long enough":    {time.Minute, []string{"Prefer", "wait=1"}, 202, "wait=1", time.Second},
 		"client will not wait":      {time.Minute, []string{"Prefer", "respond-async"}, 202, "respond-async", 0},
 		"client waits for nothing":  {time.Minute, []string{"Prefer", "wait=0"}, 202, "wait=0", 0},
-		"client would rather not":   {0, []string{"Prefer", `respond-async, Wait="5"`}, 201, "respond-async, wait=5", work},
+		"client would rather not":   {0, []string{"Prefer", `respond-async, Wait="5"`}, 201, "wait=5", work},
+		"client would, and has to":  {0, []string{"Prefer", "respond-async, wait=1"}, 202, "respond-async, wait=1", time.Second},
 		"client on two lines":       {0, []string{"Prefer", "handling=lenient", "Prefer", "wait=5"}, 201, "wait=5", work},
 		"more than may be asked":    {0, []string{"Prefer", "wait=86400"}, 201, "wait=60", work},
 		"neither asks for anything": {0, nil, 202, "", 0},
@@ -118,4 +119,49 @@ func TestClientLeavesWhileWaiting(t *testing.T) {
 			t.Errorf("%v", got)
 		}
 	})
+}
+
+// A client may seem to have gone, as one does that closes its side of the
+// connection when it has sent all. It gets what is known by then: nothing would
+// be an empty 200.
+func TestClientSeemsGone(t *testing.T) {
+	queueing(t, &Handler{}, func(t *testing.T, s *storefront) {
+		s.server.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			ctx, cancel := context.WithTimeout(r.Context(), time.Second)
+			defer cancel()
+			s.serve(w, r.WithContext(ctx))
+		})
+		begun := time.Now()
+		location := s.send(s.post("x", "Prefer", "wait=30")).want(t, 202, `"status":"queued"`).Header.Get("Location")
+		s.get(location, "Prefer", "wait=30").want(t, 200, `"status":"queued"`)
+		s.get(location+"/result", "Prefer", "wait=30").want(t, 202, `"status":"queued"`)
+		if took := time.Since(begun); took > 4*time.Second {
+			t.Errorf("took %s", took)
+		}
+	})
+}
+
+// What is held counts as an open stream. Beyond the limit nothing is held, and
+// the answer is 202 at once.
+func TestLimitOfHeldRequests(t *testing.T) {
+	limited := func(a *App) { a.Streams = &Streams{MaxOpenPerClient: 1} }
+	queueing(t, &Handler{Wait: caddyDuration(time.Minute)}, func(t *testing.T, s *storefront) {
+		first := make(chan answer)
+		go func() { first <- s.send(s.post("first", "Prefer", "wait=20")) }()
+		<-time.After(time.Second)
+		if n := streams.count(); n != 1 {
+			t.Errorf("%d streams open", n)
+		}
+		begun := time.Now()
+		a := s.send(s.post("second", "Prefer", "wait=20")).want(t, 202)
+		if took := time.Since(begun); took > time.Second {
+			t.Errorf("took %s", took)
+		}
+		if applied := a.Header.Get("Preference-Applied"); applied != "" {
+			t.Errorf("Preference-Applied %q, and nothing was waited for", applied)
+		}
+		s.get(a.Header.Get("Location")).want(t, 429)
+		(<-first).want(t, 202)
+		s.get(a.Header.Get("Location")).want(t, 200)
+	}, limited)
 }

@@ -486,29 +486,6 @@ func TestAccessLog(t *testing.T) {
 	}
 }
 
-// The server's own timeouts are for requests that are answered at once: what is
-// held outlives them, and gets its answer.
-func TestServerTimeouts(t *testing.T) {
-	h := newHouse(t)
-	config := strings.Replace(string(h.config(&App{Kafka: h.kafka().ListenAddrs()}, &Handler{Topic: testTopic})),
-		`"automatic_https"`, `"read_timeout":"500ms","write_timeout":"500ms","automatic_https"`, 1)
-	if err := caddy.Load([]byte(config), true); err != nil {
-		t.Fatal(err)
-	}
-	a := h.do("POST", "/orders", "Prefer", "wait=2")
-	q := a.queued(t)
-	path := a.Header.Get("Location")
-	l := h.listen(path)
-	h.do("GET", path, "Prefer", "wait=2").want(t, 200, `"status":"queued"`)
-	h.reply(only[*inside](t, insides), defaultReplies, q, "late")
-	if e := l.next(); e == nil || e.data != "late" {
-		t.Errorf("%+v", e)
-	}
-	if e := l.next(); e == nil || e.name != "end" {
-		t.Errorf("%+v", e)
-	}
-}
-
 // A client that waits for leave to send a body that is too large is told at once.
 func TestExpectContinue(t *testing.T) {
 	h := newHouse(t)

@@ -22,6 +22,16 @@ type prefer struct {
 	async bool
 }
 
+// upTo gives how long to wait for the client, at most so long, and how that is
+// said in Preference-Applied. Where the client asks for nothing both are zero.
+func (p prefer) upTo(most time.Duration) (wait time.Duration, applied []string) {
+	if !p.waits {
+		return 0, nil
+	}
+	wait = min(p.wait, most)
+	return wait, []string{"wait=" + strconv.Itoa(int(wait/time.Second))}
+}
+
 // parsePrefer reads all Prefer lines of a request. Of a preference that stands
 // more than once the first counts; one that cannot be read counts as absent,
 // since a preference is never a reason to refuse a request.

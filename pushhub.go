@@ -160,18 +160,20 @@ func (h *StreamsHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next 
 		extra.Add(zap.String("osmosis_stream", claims.ID))
 		extra.Add(zap.Stringer("osmosis_form", v.form))
 	}
+	unhurry(w, r) // what is told of a stream may take a while to be known, in every form
 	if r.Method == http.MethodDelete {
 		return v.serveCancel(w, r, func(ctx context.Context, c hub.Claims) error { return h.app.callOff(ctx, lease, c) })
 	}
+	ctx := r.Context()
 	if v.holds() {
-		unhurry(w, r)
-		leave, err := streams.enter(clientKey(r), v.settings.maxOpen, v.settings.maxOpenPerClient)
+		held, leave, err := v.settings.hold(r)
 		if err == nil {
 			defer leave()
+			ctx = held
 		}
 		v.refused = err
 	}
-	return v.serve(w, r)
+	return v.serve(ctx, w, r)
 }
 
 // comeAgain answers while there is no hub: the configuration that took the
@@ -235,11 +237,11 @@ func formOf(r *http.Request, result bool) form {
 // against the limits. The page looks once and lets go.
 func (v *visit) holds() bool { return v.form != formNone && v.form != formHTML }
 
-// serve answers in the form that was asked for.
-func (v *visit) serve(w http.ResponseWriter, r *http.Request) error {
+// serve answers in the form that was asked for, until the context ends.
+func (v *visit) serve(ctx context.Context, w http.ResponseWriter, r *http.Request) error {
 	switch v.form {
 	case formSSE:
-		return v.serveSSE(w, r)
+		return v.serveSSE(ctx, w, r)
 	case formWebSocket:
 		return v.serveWebSocket(w, r)
 	case formHTML:
@@ -253,9 +255,9 @@ func (v *visit) serve(w http.ResponseWriter, r *http.Request) error {
 	case v.refused != nil:
 		return writeProblem(w, r, problem{Status: http.StatusServiceUnavailable, Detail: "The gateway has too many streams open. Try again later.", RetryAfter: comeBackLater})
 	case v.form == formResult:
-		return v.serveResult(w, r)
+		return v.serveResult(ctx, w, r)
 	default:
-		return v.serveJSON(w, r)
+		return v.serveJSON(ctx, w, r)
 	}
 }
 
@@ -330,20 +332,6 @@ func (v *visit) knowsTheEnd(ctx context.Context) bool {
 		v.logger.Debug("end of stream not confirmed", zap.String("stream", v.claims.ID), zap.Error(err))
 	}
 	return ended
-}
-
-// errExiting ends streams when the process does.
-var errExiting = errors.New("the gateway is going down")
-
-// whileServing gives a context that also ends, with errExiting, when the
-// process is about to: nothing else would end a stream then.
-func whileServing(ctx context.Context) (context.Context, func()) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	stop := context.AfterFunc(exitContext, func() { cancel(errExiting) })
-	return ctx, func() {
-		stop()
-		cancel(nil)
-	}
 }
 
 // errQuiet says that a heartbeat is due.

@@ -133,14 +133,11 @@ func (s *snapshot) full() bool { return s.truncated && s.after == nil }
 // does no harm, and if it only looks so, an empty answer would.
 func (s *snapshot) look(ctx context.Context, sub subscription, hold time.Duration, enough func() bool) error {
 	begun := time.Now()
-	served, leave := whileServing(ctx)
-	defer leave()
-
-	limited, cancel := context.WithDeadline(served, begun.Add(max(patience, hold)))
+	limited, cancel := context.WithDeadline(ctx, begun.Add(max(patience, hold)))
 	defer cancel()
 	err := s.read(limited, sub, func() bool { return s.caughtUp || s.end != nil || s.full() })
 	if err == nil && hold > 0 {
-		limited, cancel := context.WithDeadline(served, begun.Add(hold))
+		limited, cancel := context.WithDeadline(ctx, begun.Add(hold))
 		defer cancel()
 		err = s.read(limited, sub, func() bool { return s.end != nil || s.full() || enough() })
 	}

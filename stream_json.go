@@ -1,6 +1,7 @@
 package osmosis
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -19,7 +20,7 @@ import (
 // The stream is read from its beginning even where the client has a cursor:
 // changes of state have no cursor of their own, and the ones before it count
 // for what the status is.
-func (v *visit) serveJSON(w http.ResponseWriter, r *http.Request) error {
+func (v *visit) serveJSON(ctx context.Context, w http.ResponseWriter, r *http.Request) error {
 	hold := v.hold(w)
 	sub := v.hub.Follow(streamOf(v.claims), nil)
 	defer sub.Close()
@@ -32,8 +33,7 @@ func (v *visit) serveJSON(w http.ResponseWriter, r *http.Request) error {
 	case v.cursor.at != nil || v.cursor.useless:
 		newer = func() bool { return v.newer(s) }
 	}
-	err := s.look(r.Context(), sub, hold, newer)
-	if err != nil {
+	if err := s.look(ctx, sub, hold, newer); err != nil {
 		return writeProblem(w, r, unavailable("The broker cannot be reached, so the state of the stream is not known. The request is kept; try again."))
 	}
 	h := w.Header()
@@ -51,11 +51,10 @@ func (v *visit) serveJSON(w http.ResponseWriter, r *http.Request) error {
 
 // hold gives how long the client would have the request held, and tells it so.
 func (v *visit) hold(w http.ResponseWriter) time.Duration {
-	if !v.prefer.waits {
-		return 0
+	hold, applied := v.prefer.upTo(v.settings.maxWait)
+	if applied != nil {
+		w.Header()["Preference-Applied"] = applied
 	}
-	hold := min(v.prefer.wait, v.settings.maxWait)
-	w.Header().Set("Preference-Applied", "wait="+strconv.Itoa(int(hold/time.Second)))
 	return hold
 }
 

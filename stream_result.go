@@ -61,7 +61,7 @@ func (s *snapshot) result() *finalReply {
 // reads the stream itself instead of trusting the client's cursor; that of an
 // end only says that the client knows of one, for which it is worth waiting
 // although this gateway may not have read as far.
-func (v *visit) serveResult(w http.ResponseWriter, r *http.Request) error {
+func (v *visit) serveResult(ctx context.Context, w http.ResponseWriter, r *http.Request) error {
 	hold := v.hold(w)
 	if v.cursor.ended() {
 		hold = max(hold, patience)
@@ -69,8 +69,7 @@ func (v *visit) serveResult(w http.ResponseWriter, r *http.Request) error {
 	sub := v.hub.Follow(streamOf(v.claims), nil)
 	defer sub.Close()
 	s := newSnapshot(nil)
-	err := s.look(r.Context(), sub, hold, func() bool { return false })
-	if err != nil {
+	if err := s.look(ctx, sub, hold, func() bool { return false }); err != nil {
 		return writeProblem(w, r, unavailable("The broker cannot be reached, so the result is not known. The request is kept; try again."))
 	}
 	if f := s.result(); f != nil {

@@ -1,6 +1,7 @@
 package osmosis
 
 import (
+	"context"
 	"encoding/base64"
 	"errors"
 	"io"
@@ -24,8 +25,8 @@ const (
 // an open token gets 200 and a first line at once: an EventSource gives up for
 // good on any other status. The exception is 204, which is meant that way: the
 // client has seen the end.
-func (v *visit) serveSSE(w http.ResponseWriter, r *http.Request) error {
-	if v.knowsTheEnd(r.Context()) {
+func (v *visit) serveSSE(ctx context.Context, w http.ResponseWriter, r *http.Request) error {
+	if v.knowsTheEnd(ctx) {
 		w.WriteHeader(http.StatusNoContent)
 		return nil
 	}
@@ -44,8 +45,6 @@ func (v *visit) serveSSE(w http.ResponseWriter, r *http.Request) error {
 	}
 	// From here on the status is sent, and an error has no one to go to: the
 	// client sees its connection end and comes back with its cursor.
-	ctx, leave := whileServing(r.Context())
-	defer leave()
 	sub, gap := v.follow()
 	defer sub.Close()
 	out.more = sub.More

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"time"
-
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
 // streamWriter writes a response whose client may stop reading, through
@@ -20,26 +18,6 @@ type streamWriter struct {
 
 func newStreamWriter(w http.ResponseWriter, timeout time.Duration) *streamWriter {
 	return &streamWriter{w: w, controller: http.NewResponseController(w), timeout: timeout}
-}
-
-// unhurry takes the server's own deadlines (the timeouts read_body and write) off
-// a request that is held: they are for requests that are answered at once. One
-// that passes while nothing is read or written would end the request's context
-// on HTTP/1, which looks as if the client had left, and reset the stream on
-// HTTP/2. Caddy's wrappers put their deadlines back after every read and write,
-// so it has to be taken off them first.
-func unhurry(w http.ResponseWriter, r *http.Request) {
-	reader, writer := caddyhttp.IdleTimeoutsFromContext(r.Context())
-	if reader != nil {
-		reader.Deadline.HardDeadline = time.Time{}
-	}
-	if writer != nil {
-		writer.Deadline.HardDeadline = time.Time{}
-	}
-	controller := http.NewResponseController(w)
-	// Where deadlines are not supported there are none to take off.
-	_ = controller.SetReadDeadline(time.Time{})
-	_ = controller.SetWriteDeadline(time.Time{})
 }
 
 // write sends pieces, each of which may take as long as the timeout, and sees

@@ -44,8 +44,9 @@ func (v *visit) serveWebSocket(w http.ResponseWriter, r *http.Request) error {
 		_ = conn.Close(websocket.StatusTryAgainLater, "too many open streams")
 		return nil
 	}
-	// The request's own context says nothing about a connection that was taken
-	// over; that of CloseRead ends with the connection.
+	// The request's context says nothing about a connection that was taken over;
+	// that of CloseRead ends with the connection, and the connection with it, so
+	// that the end of the process, before which there is a word to say, comes on top.
 	ctx, leave := whileServing(conn.CloseRead(context.WithoutCancel(r.Context())))
 	defer leave()
 	sub, gap := v.follow()

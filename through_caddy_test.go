@@ -48,10 +48,14 @@ https://localhost {
 	transport := &http.Transport{
 		Protocols: protocols, TLSClientConfig: &tls.Config{RootCAs: roots},
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", h.socket()+"s")
+			conn, err := new(net.Dialer).DialContext(ctx, "unix", h.socket()+"s")
+			if err == nil {
+				// One whose last stream is about to end is not idle yet.
+				h.t.Cleanup(func() { conn.Close() })
+			}
+			return conn, err
 		},
 	}
-	h.t.Cleanup(transport.CloseIdleConnections)
 	secure = new(house)
 	*secure = *h
 	secure.client, secure.scheme = &http.Client{Transport: transport}, "https"
@@ -80,6 +84,46 @@ func (h *house) run(text string) {
 		h.t.Fatal(err)
 	}
 	h.client.CloseIdleConnections()
+}
+
+// The server's timeouts are for requests that are answered at once, and so of
+// no meaning to one that waits. Both are over long before the wait is.
+func TestServerTimeouts(t *testing.T) {
+	h := newHouse(t)
+	secure := h.serve(`servers {
+		timeouts {
+			read_body 300ms
+			write     300ms
+		}
+	}
+	osmosis {
+		kafka `+h.kafka().ListenAddrs()[0]+`
+	}`, `osmosis /orders orders`)
+	for name, way := range map[string]*house{"HTTP/1": h, "HTTP/2": secure} {
+		location := way.do("POST", "/orders").want(t, 202).Header.Get("Location")
+		events := way.listen(location)
+		t.Run(name, func(t *testing.T) {
+			for what, test := range map[string]struct {
+				method, path string
+				status       int
+			}{"request": {"POST", "/orders", 202}, "JSON": {"GET", location, 200}, "result": {"GET", location + "/result", 202}} {
+				t.Run(what, func(t *testing.T) {
+					t.Parallel()
+					way := *way
+					way.t = t
+					a := way.do(test.method, test.path, "Prefer", "wait=1").want(t, test.status, `"status":"queued"`)
+					if a.Header.Get("Preference-Applied") != "wait=1" {
+						t.Errorf("%v", a.Header)
+					}
+				})
+			}
+		})
+		q := way.do("GET", location).want(t, 200).document(t)
+		h.reply(only[*inside](t, insides), defaultReplies, accepted{ID: q.ID}, "after the wait")
+		if e := events.next(); e == nil || e.data != "after the wait" {
+			t.Errorf("over %s: %+v", name, e)
+		}
+	}
 }
 
 // snippets gives the Caddyfiles of a section of the README.
