@@ -316,6 +316,10 @@ func (w *response) send(body []byte, event string, more bool) error {
 		if err := w.started(); err != nil {
 			return fmt.Errorf("%w: %w", errUnsent, err)
 		}
+		if w.attempt > 1 {
+			// What the client has of another try counts for nothing from here on.
+			w.g.report(w.request, record.Status{Status: record.StateDelivering, Attempt: w.attempt})
+		}
 	}
 	r := w.request.Reply(w.status, nil, body)
 	r.More, r.Attempt = more, w.attempt

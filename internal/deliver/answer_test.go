@@ -171,7 +171,7 @@ func TestBrokenAnswers(t *testing.T) {
 					r.send(2, keyless)
 					r.want("s1", "retrying 1: 200 "+reasons[name], "200 half!!")
 					if again {
-						r.want("s0", "part 200 half", "retrying 1: 200 "+reasons[name], "part 200 half", "200 !!")
+						r.want("s0", "part 200 half", "retrying 1: 200 "+reasons[name], "delivering 2: 0 ", "part 200 half", "200 !!")
 					} else {
 						r.want("s0", "part 200 half", "failed after 1: 200 "+reasons[name])
 					}
@@ -250,5 +250,43 @@ func TestRetryAfter(t *testing.T) {
 				t.Errorf("Retry-After: %s: %s, want %s", text, got, want)
 			}
 		}
+	})
+}
+
+// Half an answer whose process has died begins again under another number, where
+// it may, and that is announced: so its parts are told from those of the first.
+func TestAnswerBeginsAgainAfterADeath(t *testing.T) {
+	virtually(t, func(t *testing.T, r *rig) {
+		var dead atomic.Bool
+		h := func(w http.ResponseWriter, req *http.Request) error {
+			_, _ = io.WriteString(w, "half")
+			_ = http.NewResponseController(w).Flush()
+			if !dead.Load() {
+				<-req.Context().Done()
+				return req.Context().Err()
+			}
+			pass(2 * flushGrace)
+			_, _ = io.WriteString(w, "!!")
+			return nil
+		}
+		again := func(o *Options) { o.RetryStarted, o.Timeout = true, time.Hour }
+		client, kill := r.cuttable()
+		r.deliver(options(h, again), func(c *Config) { c.Broker = client })
+		r.send(1, keyless)
+		r.want("s0", "part 200 half")
+		kill()
+		dead.Store(true)
+		r.deliver(options(h, again))
+		r.want("s0", "part 200 half", "delivering 2: 0 ", "part 200 half", "200 !!")
+		var numbers []string
+		for _, rec := range r.read(testReplies) {
+			if reply, _ := record.ParseReply(rec.Record); reply.State == "" {
+				numbers = append(numbers, fmt.Sprintf("%d.%d", reply.Attempt, reply.Part))
+			}
+		}
+		if got := strings.Join(numbers, " "); got != "1.1 2.1 2.2" {
+			t.Error(got)
+		}
+		r.done(1)
 	})
 }

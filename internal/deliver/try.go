@@ -69,7 +69,18 @@ func (g *generation) try(j *job) {
 		g.queue.started(j)
 		return g.committer.now(ctx)
 	}
-	result := g.answer(request, j.past.failed+1, started, options)
+	attempt := j.past.failed + 1
+	if j.past.started {
+		// Half an answer of a try that nobody counted is on the stream. This one
+		// needs another number, by which its parts are told from those.
+		g.queue.failed(j, func(int) bool { return false })
+		if err := g.committer.now(g.tries); err != nil {
+			g.queue.park(j, heartbeat)
+			return
+		}
+		attempt++
+	}
+	result := g.answer(request, attempt, started, options)
 	switch result.verdict {
 	case replied, calledOff:
 		g.queue.done(j)
