@@ -174,6 +174,9 @@ func answer(ctx context.Context, brokers []string, topic string, parts int, repl
 	reader := kafka.NewReader(kafka.ReaderConfig{
 		Brokers: brokers, Topic: topic, GroupID: topic + "-workers", StartOffset: kafka.FirstOffset,
 		MaxWait: time.Second, // Close waits as long
+		// The gateway makes the topic while workers may be joining the group; one
+		// that was first would be left without partitions.
+		WatchPartitionChanges: true, PartitionWatchInterval: time.Second,
 	})
 	defer reader.Close()
 	// The default transport would give a worker another one's connections,
