@@ -46,6 +46,7 @@ func work(ctx context.Context) error {
 	reader := kafka.NewReader(kafka.ReaderConfig{
 		Brokers: brokers, Topic: os.Getenv("OSMOSIS_TOPIC"), GroupID: os.Getenv("OSMOSIS_GROUP"),
 		StartOffset: kafka.FirstOffset, MaxWait: time.Second,
+		WatchPartitionChanges: true, // the topic may be made after this worker has joined
 	})
 	defer reader.Close()
 	client := &kafka.Client{Addr: kafka.TCP(brokers...)}

@@ -39,6 +39,8 @@ func work(stopping context.Context) error {
 		StartOffset:    kafka.FirstOffset, // what came before the first worker is work too
 		SessionTimeout: 10 * time.Second,  // how long the partitions of a killed worker wait
 		MaxWait:        time.Second,
+		// Without this a worker that joins before the topic is there gets no partitions.
+		WatchPartitionChanges: true,
 	})
 	defer reader.Close() // leaves the group, so that others take over at once
 	client := &kafka.Client{Addr: kafka.TCP(brokers...)}
