@@ -1,0 +1,148 @@
+package autoscale
+
+import (
+	"math"
+	"time"
+)
+
+// Decision is how many workers a topic should have, and why.
+type Decision struct {
+	// At is when the look was taken that it is made from.
+	At time.Time
+	// Workers is the number there should be, From the one there should have been before.
+	Workers, From int
+	// Wanted is what the load would take by itself, without pace and budget.
+	Wanted int
+	// ForInflow and ForBacklog are the two parts of that, in workers.
+	ForInflow, ForBacklog float64
+	// Inflow and Outflow are records per second, Backlog the records not done.
+	// What is poisoned or paused is not in them.
+	Inflow, Outflow float64
+	Backlog         int64
+	// WorkTime is how long a worker works on a record.
+	WorkTime time.Duration
+	// Gradient is inflow against what the workers could do: above 1 the backlog
+	// grows. 0 where there are no workers, or the work time is not known.
+	Gradient float64
+	// Hot lists partitions into which more comes than one worker can do, Poisoned
+	// those that do not move or fail again and again.
+	Hot, Poisoned []int32
+	// Since is when the first look was taken, KnownAt when all was last known,
+	// BusyAt when there was last something to do, or it was not known.
+	Since, KnownAt, BusyAt time.Time
+	// Reason says all this in a sentence.
+	Reason string
+
+	enough int // what would have been enough, with some room: the number is not lowered below it
+}
+
+// Slacks keep the number from following the noise of its load. A raise has to be
+// missing by more than the first share of the load; the rest shows as backlog soon. A lower
+// number has to leave the second share free.
+const (
+	slackUp   = 0.04
+	slackDown = 0.02
+)
+
+// Decide says how many workers there should be at the last look of a history:
+//
+//	work time × (inflow + backlog / drain) / concurrency, rounded up
+//
+// between Min and Max, and no more than can work at once. It is a pure function.
+func Decide(c Config, h History) Decision {
+	c = c.withDefaults()
+	if len(h.Looks) == 0 {
+		return Decision{Workers: c.floor(), From: c.floor(), Reason: "nothing was measured yet"}
+	}
+	now := h.Looks[len(h.Looks)-1]
+	l := loadOf(c, h)
+	d := Decision{
+		At: now.At, From: now.Workers,
+		ForInflow: l.forInflow, ForBacklog: l.forBacklog,
+		Inflow: l.inflow, Outflow: l.outflow, Backlog: l.backlog, WorkTime: l.workTime,
+		Hot: l.hot, Poisoned: l.poisoned,
+	}
+	d.Since, d.KnownAt, d.BusyAt = h.Looks[0].At, h.Looks[0].At, h.Looks[0].At
+	if len(h.Decisions) > 0 {
+		last := h.Decisions[len(h.Decisions)-1]
+		d.From, d.Since, d.KnownAt, d.BusyAt = last.Workers, last.Since, last.KnownAt, last.BusyAt
+	}
+	if l.known {
+		d.KnownAt = now.At
+	}
+	if l.busy || !l.known {
+		d.BusyAt = now.At
+	}
+	if capacity := float64(d.From * c.Concurrency); capacity > 0 {
+		d.Gradient = l.inflow * l.workTime.Seconds() / capacity
+	}
+
+	var why bound
+	d.Wanted, why = c.within(now, l, c.workers(l, now, 0))
+	missing, _ := c.within(now, l, c.workers(l, now, -slackUp))
+	d.enough, _ = c.within(now, l, c.workers(l, now, slackDown))
+	atMost := d.enough
+	for _, old := range h.Decisions {
+		if now.At.Sub(old.At) <= c.DownAfter {
+			atMost = max(atMost, old.enough)
+		}
+	}
+
+	var kept keep
+	d.Workers, kept = c.pace(h, d, l, missing, atMost)
+	d.Workers = min(max(d.Workers, c.Min), c.Max)
+	if kept == heldUnknown || kept == heldStuck {
+		d.enough = d.Workers // what was held is not lowered as soon as something is known
+	}
+	d.Reason = d.reason(c, now, l, why, kept)
+	return d
+}
+
+// workers is the formula, for a load that is larger by a share of itself.
+func (c Config) workers(l load, now Measurement, slack float64) int {
+	n := int(math.Ceil((l.forInflow+l.forBacklog)*(1+slack) - 1e-9))
+	if l.evenly <= 0 || c.Keyed {
+		return n
+	}
+	// Whole partitions are shared: some workers have one more than others, and
+	// theirs must not take more than a worker's time.
+	partitions := len(now.Partitions)
+	each := max(1, int(math.Min(float64(partitions), (1+1e-9)/(l.evenly*(1+slack)))))
+	return max(n, (partitions+each-1)/each)
+}
+
+// bound names what kept a number from being what the formula gave.
+type bound int
+
+const (
+	noBound bound = iota
+	boundMin
+	boundMax
+	boundPartitions
+	boundKeys
+	boundSome // at least one as long as there is something to do
+)
+
+// within keeps a number within the configuration and what can work at once.
+func (c Config) within(now Measurement, l load, n int) (int, bound) {
+	why := noBound
+	lower := func(limit int, b bound) {
+		if n > limit {
+			n, why = limit, b
+		}
+	}
+	if n == 0 && l.busy {
+		n, why = 1, boundSome
+	}
+	if c.Keyed && now.Keys >= 0 {
+		lower(max(1, (now.Keys+c.Concurrency-1)/c.Concurrency), boundKeys)
+	}
+	if partitions := len(now.Partitions) - l.paused; !c.Keyed && partitions > 0 {
+		lower(partitions, boundPartitions)
+	}
+	lower(c.Max, boundMax)
+	if n < c.Min {
+		n, why = c.Min, boundMin
+	}
+	return n, why
+}

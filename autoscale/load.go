@@ -1,0 +1,198 @@
+package autoscale
+
+import (
+	"math"
+	"slices"
+	"time"
+)
+
+// load is what a history says is to be done now.
+type load struct {
+	known, blind bool // all of it is known; none of it is
+	backlog      int64
+	inflow       float64 // records a second that can be worked on
+	outflow      float64
+	busy         bool          // something waits, or has come since the last look
+	workTime     time.Duration // 0 if it was never known
+	forInflow    float64       // workers
+	forBacklog   float64
+	evenly       float64 // share of a worker that inflow takes a partition
+	active       int     // partitions that can be worked on
+	hot          []int32 // more than a worker's share comes in there
+	poisoned     []int32
+	paused       int
+	stuck        bool // nothing of what waits moves
+}
+
+// loadOf works out the load at the last look of h.
+func loadOf(c Config, h History) load {
+	now := h.Looks[len(h.Looks)-1]
+	l := load{known: true, blind: true, workTime: now.WorkTime}
+	if l.workTime <= 0 && len(h.Decisions) > 0 {
+		l.workTime = h.Decisions[len(h.Decisions)-1].WorkTime
+	}
+	l.known = len(now.Partitions) > 0
+	stuckAfter := max(c.Stuck, 10*l.workTime)
+
+	backlogs := make([]int64, len(now.Partitions))
+	counts := make([]bool, len(now.Partitions)) // what the load is made of
+	waiting, stalled := 0, 0
+	for i, p := range now.Partitions {
+		if p.Backlog < 0 || p.Produced < 0 {
+			l.known = false
+		} else {
+			l.blind = false
+		}
+		if p.Paused {
+			l.paused++
+			continue
+		}
+		backlogs[i] = lastGood(h.Looks, i)
+		l.busy = l.busy || backlogs[i] > 0
+		if backlogs[i] > 0 {
+			waiting++
+		}
+		if p.Poisoned || p.Stalled >= stuckAfter {
+			if p.Stalled >= stuckAfter {
+				stalled++
+			}
+			l.poisoned = append(l.poisoned, int32(i)) //nolint:gosec // partition numbers are 32 bits
+			continue
+		}
+		counts[i] = true
+		l.active++
+		l.backlog += backlogs[i]
+	}
+	l.stuck = waiting > 0 && stalled == waiting
+
+	flows := rates(h.Looks, steadySpan(h.Looks, counts))
+	seconds := l.workTime.Seconds() / float64(c.Concurrency)
+	drain := c.Drain.Seconds()
+	// What is being worked on does not wait. Nobody says where it is.
+	waits := 1.0
+	if l.backlog > 0 {
+		waits = 1 - math.Min(1, float64(now.Workers*c.Concurrency)/float64(l.backlog))
+	}
+	mean := 0.0
+	for i, rate := range flows {
+		if !counts[i] {
+			continue
+		}
+		l.inflow += rate.in
+		l.outflow += rate.out
+		in := seconds * rate.in
+		behind := seconds * float64(backlogs[i]) * waits / drain
+		mean += in
+		if !c.Keyed {
+			// One worker at a time has a partition, whatever waits there.
+			in = math.Min(in, 1)
+			behind = math.Min(behind, 1-in)
+		}
+		l.forInflow += in
+		l.forBacklog += behind
+	}
+	for i, rate := range rates(h.Looks, 0) {
+		l.busy = l.busy || rate.in > 0 && !now.Partitions[i].Paused
+	}
+	if l.active > 0 && !c.Keyed {
+		mean /= float64(l.active)
+		l.evenly = math.Min(1, mean)
+		for i, rate := range flows {
+			if counts[i] && seconds*rate.in > 1 && seconds*rate.in > 2*mean {
+				l.hot = append(l.hot, int32(i)) //nolint:gosec // partition numbers are 32 bits
+			}
+		}
+	}
+	return l
+}
+
+// lastGood gives the newest backlog of a partition that is known, 0 if there is none.
+func lastGood(looks []Measurement, partition int) int64 {
+	for _, look := range slices.Backward(looks) {
+		if partition < len(look.Partitions) && look.Partitions[partition].Backlog >= 0 {
+			return look.Partitions[partition].Backlog
+		}
+	}
+	return 0
+}
+
+// rate is what flows through a partition, in records a second.
+type rate struct{ in, out float64 }
+
+// rates gives what flowed through the last look's partitions over about a span.
+// A partition that was unknown then is compared with a look before it, or else
+// after it. Counts that went back say nothing.
+func rates(looks []Measurement, span time.Duration) []rate {
+	last := len(looks) - 1
+	now, from := looks[last], max(0, last-1)
+	for from > 0 && now.At.Sub(looks[from].At) < span {
+		from--
+	}
+	found := make([]rate, len(now.Partitions))
+	for i, p := range now.Partitions {
+		then := from
+		for then >= 0 && !looks[then].tells(i) {
+			then--
+		}
+		if then < 0 {
+			then = from
+			for then < last && !looks[then].tells(i) {
+				then++
+			}
+		}
+		elapsed := now.At.Sub(looks[then].At).Seconds()
+		if elapsed <= 0 || p.Produced < 0 {
+			continue
+		}
+		old := looks[then].Partitions[i]
+		if p.Produced > old.Produced {
+			found[i].in = float64(p.Produced-old.Produced) / elapsed
+		}
+		if p.Done > old.Done && old.Done >= 0 {
+			found[i].out = float64(p.Done-old.Done) / elapsed
+		}
+	}
+	return found
+}
+
+// tells whether a partition's end was known.
+func (m Measurement) tells(partition int) bool {
+	return partition < len(m.Partitions) && m.Partitions[partition].Produced >= 0
+}
+
+// steadySpan gives the longest span over which arrivals look like what they are
+// now. A long one tells a constant rate from its noise, a short one sees a
+// change at once: a span is too long where the count of the next shorter
+// one lies more than four deviations (of a Poisson process) off its rate.
+func steadySpan(looks []Measurement, counts []bool) time.Duration {
+	now := looks[len(looks)-1]
+	if len(looks) < 2 {
+		return 0
+	}
+	shorter := now.At.Sub(looks[len(looks)-2].At)
+	total := func(span time.Duration) float64 {
+		sum := 0.0
+		for i, r := range rates(looks, span) {
+			if counts[i] {
+				sum += r.in
+			}
+		}
+		return sum
+	}
+	recent := total(shorter)
+	for _, span := range spans {
+		if span <= shorter {
+			continue
+		}
+		if now.At.Sub(looks[0].At) < span {
+			break
+		}
+		longer := total(span)
+		expected := longer * shorter.Seconds()
+		if math.Abs(recent*shorter.Seconds()-expected) > 4*math.Sqrt(expected+1) {
+			break
+		}
+		shorter, recent = span, longer
+	}
+	return shorter
+}

@@ -1,0 +1,117 @@
+package autoscale
+
+import "time"
+
+// keep names what kept the number from following the load at once.
+type keep int
+
+const (
+	follows      keep = iota // nothing
+	heldUnknown              // the broker does not tell
+	heldFloor                // it has not for too long
+	heldWorkTime             // nobody knows how long a record takes
+	heldStuck                // nothing of what waits moves
+	heldUp                   // the last raise is too fresh
+	heldDown                 // more were needed a moment ago
+	heldBudget               // the hour's rebalances are spent
+	heldIdle                 // the last worker stays for a while
+)
+
+// pace says which number to have when at least missing are needed now, and
+// at most atMost were needed lately.
+func (c Config) pace(h History, d Decision, l load, missing, atMost int) (int, keep) {
+	n := min(max(d.From, c.Min), c.Max)
+	switch {
+	case !l.known && d.At.Sub(d.KnownAt) >= c.Hold:
+		if l.blind {
+			return min(c.floor(), c.Max), heldFloor
+		}
+		atMost = max(atMost, c.floor())
+	case !l.known:
+		// What is known may ask for more, but nothing may be taken away.
+		if l.blind || missing <= n {
+			if len(h.Decisions) == 0 {
+				n = max(n, c.floor())
+			}
+			return min(n, c.Max), heldUnknown
+		}
+	case l.workTime <= 0 && l.busy:
+		return min(max(n, c.floor()), c.Max), heldWorkTime
+	case l.stuck:
+		return min(max(n, 1), c.Max), heldStuck
+	}
+	if missing > n {
+		return c.raise(h, d, n, missing)
+	}
+	if atMost < n {
+		return c.lower(h, d, n, atMost)
+	}
+	if d.enough < n && atMost >= n {
+		return n, heldDown
+	}
+	return n, follows
+}
+
+// raise goes up to a number, if it is time.
+func (c Config) raise(h History, d Decision, n, to int) (int, keep) {
+	if n == 0 {
+		return to, follows // nobody is stopped by that
+	}
+	last := h.lastChange(func(d Decision) bool { return d.Workers > d.From && d.From > 0 })
+	if last != nil && d.At.Sub(last.At) < c.UpEvery {
+		return n, heldUp
+	}
+	if !c.affords(h, d.At, n, to) {
+		return n, heldBudget
+	}
+	return to, follows
+}
+
+// lower goes down to a number, if it is time.
+func (c Config) lower(h History, d Decision, n, to int) (int, keep) {
+	wait := heldDown
+	if to == 0 && d.At.Sub(d.BusyAt) < c.Idle {
+		to, wait = min(1, n), heldIdle
+		if n == 1 {
+			return n, heldIdle
+		}
+	}
+	last := h.lastChange(func(Decision) bool { return true })
+	// Who has just begun to look does not know yet what was needed before.
+	if last != nil && d.At.Sub(last.At) < c.DownAfter || to > 0 && d.At.Sub(d.Since) < c.DownAfter {
+		return n, wait
+	}
+	if !c.affords(h, d.At, n, to) {
+		return n, heldBudget
+	}
+	return to, follows
+}
+
+// affords tells whether a change is worth one of the rebalances that are left.
+func (c Config) affords(h History, at time.Time, from, to int) bool {
+	if to == 0 {
+		return true
+	}
+	left := c.Rebalances - spent(h, at)
+	step := max(to-from, from-to)
+	switch {
+	case left <= 0:
+		return false
+	case 4*left <= c.Rebalances:
+		return to > from && 2*step >= from
+	case 2*left <= c.Rebalances:
+		return 10*step >= from
+	}
+	return true
+}
+
+// spent counts the changes of the last hour that stopped somebody.
+func spent(h History, at time.Time) int {
+	n := 0
+	for _, d := range h.Decisions {
+		if d.Workers != d.From && d.Workers > 0 && d.From > 0 && at.Sub(d.At) < time.Hour {
+			n++
+		}
+	}
+	return n
+}

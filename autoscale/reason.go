@@ -1,0 +1,120 @@
+package autoscale
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// reason says in a sentence why a decision is what it is.
+func (d Decision) reason(c Config, now Measurement, l load, why bound, kept keep) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d: ", d.Workers)
+	switch kept {
+	case heldUnknown:
+		fmt.Fprintf(&b, "held, the broker does not tell what waits, for %s", spoken(d.At.Sub(d.KnownAt)))
+	case heldFloor:
+		fmt.Fprintf(&b, "the floor, the broker has not told what waits for %s", spoken(d.At.Sub(d.KnownAt)))
+	case heldWorkTime:
+		fmt.Fprintf(&b, "held, %s wait but nobody knows yet how long one takes", count(d.Backlog))
+	case heldStuck:
+		b.WriteString("held, nothing of what waits moves, and more workers would not help")
+	default:
+		d.because(&b, c, now, why)
+	}
+	switch kept {
+	case heldUp:
+		fmt.Fprintf(&b, "; wants %d, but raised less than %s ago", d.Wanted, spoken(c.UpEvery))
+	case heldDown:
+		fmt.Fprintf(&b, "; %d would do, but not for %s yet", d.enough, spoken(c.DownAfter))
+	case heldBudget:
+		fmt.Fprintf(&b, "; wants %d, but of %d rebalances an hour too few are left for that", d.Wanted, c.Rebalances)
+	case heldIdle:
+		fmt.Fprintf(&b, "; the last one stays until idle for %s", spoken(c.Idle))
+	}
+	if len(d.Poisoned) > 0 {
+		fmt.Fprintf(&b, "; left out as poisoned: %s", partitions(d.Poisoned))
+	}
+	if l.paused > 0 {
+		fmt.Fprintf(&b, "; left out as paused: %d", l.paused)
+	}
+	if len(d.Hot) > 0 {
+		fmt.Fprintf(&b, "; more than one worker can do comes into %s: more workers do not help, more partitions or other keys do", partitions(d.Hot))
+	}
+	return b.String()
+}
+
+// because gives the formula with its numbers.
+func (d Decision) because(b *strings.Builder, c Config, now Measurement, why bound) {
+	if d.ForInflow == 0 && d.ForBacklog == 0 {
+		b.WriteString("nothing to do")
+	} else {
+		fmt.Fprintf(b, "%.1f for inflow of %s/s, %.1f to drain %s in %s, at %s each",
+			d.ForInflow, count(int64(math.Round(d.Inflow))), d.ForBacklog, count(d.Backlog), spoken(c.Drain), spoken(d.WorkTime))
+		if c.Concurrency > 1 {
+			fmt.Fprintf(b, ", %d at once", c.Concurrency)
+		}
+	}
+	formula := int(math.Ceil(d.ForInflow + d.ForBacklog - 1e-9))
+	switch {
+	case why == boundMin:
+		fmt.Fprintf(b, "; at least %d", c.Min)
+	case why == boundMax:
+		fmt.Fprintf(b, "; at most %d", c.Max)
+	case why == boundPartitions:
+		fmt.Fprintf(b, "; no more than the %d partitions can use", len(now.Partitions))
+	case why == boundKeys:
+		fmt.Fprintf(b, "; no more than the %d keys in flight can use", now.Keys)
+	case why == boundSome:
+		b.WriteString("; at least one while something is there")
+	case d.Wanted > formula:
+		fmt.Fprintf(b, "; %d more share %d partitions evenly", d.Wanted-formula, len(now.Partitions))
+	}
+}
+
+// partitions lists some partitions.
+func partitions(list []int32) string {
+	word, tail := "partition ", ""
+	if len(list) > 1 {
+		word = "partitions "
+	}
+	if len(list) > 5 {
+		tail = fmt.Sprintf(" and %d more", len(list)-5)
+		list = list[:5]
+	}
+	texts := make([]string, len(list))
+	for i, p := range list {
+		texts[i] = strconv.Itoa(int(p))
+	}
+	return word + strings.Join(texts, ", ") + tail
+}
+
+// count writes a number with commas between thousands.
+func count(n int64) string {
+	digits := strconv.FormatInt(n, 10)
+	for i := len(digits) - 3; i > 0 && digits[i-1] != '-'; i -= 3 {
+		digits = digits[:i] + "," + digits[i:]
+	}
+	return digits
+}
+
+// spoken writes a duration with about two digits.
+func spoken(d time.Duration) string {
+	switch {
+	case d >= time.Second:
+		d = d.Round(100 * time.Millisecond)
+	case d >= time.Millisecond:
+		d = d.Round(100 * time.Microsecond)
+	}
+	text := d.String()
+	text = strings.TrimSuffix(text, "0s")
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	if text == "" || text[len(text)-1] >= '0' && text[len(text)-1] <= '9' {
+		return d.String() // 10s, 0s: the zero was not a field of its own
+	}
+	return text
+}
