@@ -162,5 +162,8 @@ func (r replies) Produce(ctx context.Context, topic string, partition int32, rec
 	if errors.Is(err, ingress.ErrTooLarge) {
 		err = fmt.Errorf("%w: %w", deliver.ErrTooLarge, err)
 	}
+	if errors.Is(err, ingress.ErrRefused) {
+		err = fmt.Errorf("%w: %w", deliver.ErrRefused, err)
+	}
 	return err
 }

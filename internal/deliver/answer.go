@@ -348,6 +348,9 @@ func (w *response) result(ctx context.Context, err error) result {
 		return result{verdict: replied}
 	case errors.Is(cause, errCancelled):
 		return result{verdict: calledOff}
+	case errors.Is(err, ErrRefused):
+		r.verdict, r.reason = hopeless, "the broker refuses the answer"
+		return r
 	case errors.Is(err, ErrTooLarge):
 		r.verdict, r.reason = hopeless, "the broker takes no answer of this size"
 		return r

@@ -77,7 +77,12 @@ func (g *generation) bury(j *job, log *zap.Logger, options Options, l letter) {
 		l.posted = true
 	}
 	end := l.request.Report(record.Status{Status: record.StateFailed, Attempt: l.attempts, Code: l.code, Reason: l.reason})
-	if err := g.reply(end, l.request); err != nil {
+	switch err := g.reply(end, l.request); {
+	case errors.Is(err, ErrRefused):
+		// A stranger's request may name a reply topic that is none. Nobody can be
+		// told there, now or later.
+		fields = append(fields, zap.NamedError("not_told", err))
+	case err != nil:
 		again("end of a stream not produced", err)
 		return
 	}

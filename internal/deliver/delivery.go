@@ -30,6 +30,10 @@ const (
 // size, so that sending it again is of no use.
 var ErrTooLarge = errors.New("the record is larger than the broker takes")
 
+// ErrRefused is what a Producer wraps when the broker refuses a record, and would
+// do so again: it may not write to the topic, or the topic's name cannot be one.
+var ErrRefused = errors.New("the broker refuses the record")
+
 // Producer puts records on topics.
 type Producer interface {
 	// Produce returns when the broker has the record. A partition of -1 leaves
@@ -268,19 +272,13 @@ func (d *Delivery) bounds(ctx context.Context, topic broker.Topic, number int32)
 	return first, last, nil
 }
 
-// window gives what is known of the streams of a partition that are done.
-func (d *Delivery) window(number int32) *window {
+// window gives what is known of the streams of a partition that are done, in
+// this life of the topic.
+func (d *Delivery) window(number int32, incarnation uint32) *window {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.windows[number] == nil {
-		d.windows[number] = newWindow()
+	if w := d.windows[number]; w == nil || w.incarnation != incarnation {
+		d.windows[number] = newWindow(incarnation)
 	}
 	return d.windows[number]
-}
-
-// forget forgets them, when the topic is another one.
-func (d *Delivery) forget(number int32) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	delete(d.windows, number)
 }

@@ -18,17 +18,18 @@ import (
 // lane whose first record failed is parked until it may be tried again, so that
 // a slow or poisoned key delays itself and no other.
 //
-// What is tried begins in the order in which lanes became ready, over all
-// partitions, so that none of them waits for another's backlog.
+// Partitions take turns, so that none of them waits for another's backlog, and
+// within one lanes begin in the order in which they became ready.
 type queue struct {
 	// begin starts a try on a goroutine of its own. It is called with the lock held.
 	begin func(*job)
 	// changed is called when there may be room for more records.
 	changed func()
 
-	mu          sync.Mutex
-	partitions  map[int32]*partition
-	ready       []*lane
+	mu         sync.Mutex
+	partitions map[int32]*partition
+	// turns are the partitions that have lanes ready; the first is next.
+	turns       []*partition
 	concurrency int
 	maxBytes    int64 // of the records held, for all partitions together
 	running     int
@@ -37,56 +38,6 @@ type queue struct {
 	// idle is closed when nothing runs any more after the end.
 	idle chan struct{}
 }
-
-// partition is one that the generation was assigned.
-type partition struct {
-	number   int32
-	progress progress
-	// seen are the streams whose record is done.
-	seen *window
-	// next is the first offset that was not read.
-	next int64
-	// cut is where the log ended when brokers had lost its end; what was read
-	// beyond it counts for nothing that comes there now.
-	cut   int64
-	lanes map[string]*lane
-	// bytes is the size of the records held, running the number of tries.
-	bytes   int64
-	running int
-	// crowded are lanes that were ready when the progress had no room for
-	// another try.
-	crowded []*lane
-	// changed says that there is something to commit.
-	changed bool
-}
-
-// lane holds the records of a key that are not done, in order.
-type lane struct {
-	partition *partition
-	key       string
-	jobs      []*job
-	// timer ends the pause of a parked lane.
-	timer *time.Timer
-}
-
-// job is a record to be tried.
-type job struct {
-	lane   *lane
-	record broker.Record
-	// id is the stream id; "" where nobody waits.
-	id   string
-	size int64
-	// past is what is known of the tries before the one that runs.
-	past past
-	// running says that a try is under way.
-	running bool
-	// again says that another record of the same stream is done already.
-	again bool
-	// letter is not nil when the record is given up, and has still to be buried.
-	letter *letter
-}
-
-func (j *job) partition() *partition { return j.lane.partition }
 
 func newQueue(concurrency int, maxBytes int64, begin func(*job), changed func()) *queue {
 	return &queue{
@@ -148,7 +99,7 @@ func (q *queue) uncrowd(p *partition) {
 	kept := p.crowded[:0]
 	for _, l := range p.crowded {
 		if places > 0 && p.room(l.jobs[0]) {
-			q.ready = append(q.ready, l)
+			q.enqueue(l)
 			places--
 			continue
 		}
@@ -156,32 +107,6 @@ func (q *queue) uncrowd(p *partition) {
 	}
 	clear(p.crowded[len(kept):])
 	p.crowded = kept
-}
-
-// retryRoom is how many tries of records that were tried before have room in the
-// progress beyond what those have that are tried first. Without it an upstream
-// that was down for a while would be asked for one record at a time.
-const retryRoom = 64
-
-// room tells whether the progress will still fit into a commit when one more
-// record has been tried. The first that is not done always has room.
-func (p *partition) room(j *job) bool {
-	if j.record.Offset == p.progress.base {
-		return true
-	}
-	tries := p.running + 1
-	if p.progress.tries[j.record.Offset] == 0 {
-		tries += retryRoom
-	}
-	return p.progress.fits(tries)
-}
-
-// pass marks as done what lies before an offset and was not in the log.
-func (p *partition) pass(to int64) {
-	if to > p.next {
-		p.progress.finish(p.next, to)
-		p.changed = true
-	}
 }
 
 // enter puts a record at the end of its lane. Without a key it has one of its
@@ -210,8 +135,29 @@ func (q *queue) enter(p *partition, r broker.Record) {
 	p.bytes += j.size
 	l.jobs = append(l.jobs, j)
 	if len(l.jobs) == 1 {
-		q.ready = append(q.ready, l)
+		q.enqueue(l)
 	}
+}
+
+// enqueue has a lane wait for its turn. Needs the lock.
+func (q *queue) enqueue(l *lane) {
+	p := l.partition
+	if p.ready = append(p.ready, l); len(p.ready) == 1 {
+		q.turns = append(q.turns, p)
+	}
+}
+
+// next takes the lane whose turn it is. Needs the lock.
+func (q *queue) next() *lane {
+	p := q.turns[0]
+	q.turns[0] = nil
+	q.turns = q.turns[1:]
+	l := p.ready[0]
+	p.ready[0] = nil
+	if p.ready = p.ready[1:]; len(p.ready) > 0 {
+		q.turns = append(q.turns, p)
+	}
+	return l
 }
 
 // wanted gives the offset to read a partition from, false while there is enough
@@ -228,10 +174,8 @@ func (q *queue) wanted(number int32) (int64, bool) {
 
 // dispatch begins tries as long as there are free places. Needs the lock.
 func (q *queue) dispatch() {
-	for !q.ended && q.running < q.concurrency && len(q.ready) > 0 {
-		l := q.ready[0]
-		q.ready[0] = nil
-		q.ready = q.ready[1:]
+	for !q.ended && q.running < q.concurrency && len(q.turns) > 0 {
+		l := q.next()
 		p, j := l.partition, l.jobs[0]
 		if !p.room(j) {
 			p.crowded = append(p.crowded, l)
@@ -261,7 +205,7 @@ func (q *queue) done(j *job) {
 	l.jobs[0] = nil
 	l.jobs = l.jobs[1:]
 	if len(l.jobs) > 0 {
-		q.ready = append(q.ready, l)
+		q.enqueue(l)
 	} else {
 		delete(p.lanes, l.key)
 	}
@@ -311,7 +255,7 @@ func (q *queue) park(j *job, pause time.Duration) {
 			q.mu.Lock()
 			defer q.mu.Unlock()
 			l.timer = nil
-			q.ready = append(q.ready, l)
+			q.enqueue(l)
 			q.dispatch()
 		})
 	}

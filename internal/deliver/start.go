@@ -105,7 +105,6 @@ func (g *generation) ready(ctx context.Context, leader, number int32, s *start) 
 	case p.incarnation != 0 && life != 0 && p.incarnation != life:
 		log.Warn("topic was deleted and made again: it is delivered from its start", zap.Int64("log_start", first))
 		p = progress{base: first}
-		g.d.forget(number)
 	case p.base > last:
 		log.Error("topic ends before what was committed: brokers lost its end, or it was made again", zap.Int64("committed", p.base), zap.Int64("log_end", last))
 		p = progress{base: last}
@@ -114,7 +113,7 @@ func (g *generation) ready(ctx context.Context, leader, number int32, s *start) 
 		p.finish(p.base, first)
 	}
 	p.incarnation = life
-	seen := g.d.window(number)
+	seen := g.d.window(number, life)
 	if err := g.recall(ctx, leader, number, seen, first, p.base); err != nil {
 		if ctx.Err() == nil {
 			log.Debug("streams that are done not known", zap.Error(err))

@@ -42,12 +42,12 @@ type rig struct {
 	log    *zap.Logger
 }
 
-func virtually(t *testing.T, test func(t *testing.T, r *rig)) {
+func virtually(t *testing.T, test func(t *testing.T, r *rig), more ...kfake.Opt) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		r := &rig{t: t, log: zaptest.NewLogger(t, zaptest.Level(zap.WarnLevel))}
-		cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.Ports(9092), kfake.ListenFn(r.network.Listen),
-			kfake.SeedTopics(1, testTopic, testReplies, testDead, testControl))
+		cluster, err := kfake.NewCluster(append([]kfake.Opt{kfake.NumBrokers(1), kfake.Ports(9092), kfake.ListenFn(r.network.Listen),
+			kfake.SeedTopics(1, testTopic, testReplies, testDead, testControl)}, more...)...)
 		if err != nil {
 			t.Fatal(err)
 		}

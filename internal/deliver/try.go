@@ -150,7 +150,7 @@ func (g *generation) reply(r record.Reply, request record.Request) error {
 		ctx, cancel := context.WithTimeout(g.tries, replyTimeout)
 		err := g.d.config.Producer.Produce(ctx, request.ReplyTopic, request.ReplyPartition, rec)
 		cancel()
-		if err == nil || errors.Is(err, ErrTooLarge) {
+		if err == nil || errors.Is(err, ErrTooLarge) || errors.Is(err, ErrRefused) {
 			return err
 		}
 		if !pauseFor(g.tries, time.Second) {

@@ -7,6 +7,8 @@ const maxSeen = 100_000
 // that a record that a producer has put there twice is not tried twice. It
 // outlives a generation: what another member did meanwhile is read from the log.
 type window struct {
+	// incarnation is that of the topic.
+	incarnation uint32
 	// to is the offset up to which it knows what was done.
 	to int64
 
@@ -16,7 +18,9 @@ type window struct {
 	oldest int
 }
 
-func newWindow() *window { return &window{ids: make(map[string]struct{})} }
+func newWindow(incarnation uint32) *window {
+	return &window{incarnation: incarnation, ids: make(map[string]struct{})}
+}
 
 // add remembers a stream, and forgets the one that was added longest ago when
 // there are too many. "" is none.
