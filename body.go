@@ -23,8 +23,7 @@ func (h *Handler) readBody(w http.ResponseWriter, r *http.Request, buffer []byte
 	var body []byte
 	var err error
 	if r.ContentLength > 0 { // no more than that is read
-		body = slices.Grow(buffer[:0], int(r.ContentLength))[:r.ContentLength]
-		_, err = io.ReadFull(r.Body, body)
+		body, err = readExactly(r.Body, int(r.ContentLength), buffer)
 	} else {
 		body, err = io.ReadAll(http.MaxBytesReader(w, r.Body, h.MaxBody))
 	}
@@ -35,6 +34,21 @@ func (h *Handler) readBody(w http.ResponseWriter, r *http.Request, buffer []byte
 		return nil, tooLarge(limit.Limit)
 	}
 	return nil, &problem{Status: http.StatusBadRequest, Detail: "The request's body ended before it was complete."}
+}
+
+// readExactly reads so many bytes. Memory is taken as they come in, though the
+// client has said how many there will be: one that says much and sends nothing is
+// to cost nothing.
+func readExactly(r io.Reader, n int, buffer []byte) ([]byte, error) {
+	body := buffer[:0]
+	for have := 0; have < n; have = len(body) {
+		next := min(n, max(2*have, maxPooledBody))
+		body = slices.Grow(body, next-have)[:next]
+		if read, err := io.ReadFull(r, body[have:]); err != nil {
+			return body[:have+read], err
+		}
+	}
+	return body, nil
 }
 
 // refuseUnread answers a request whose body was not read, or not to its end. A
@@ -52,7 +66,8 @@ func refuseUnread(w http.ResponseWriter, r *http.Request, p problem) error {
 // that a body is free when the request is queued.
 var bodies = sync.Pool{New: func() any { return new([]byte) }}
 
-// maxPooledBody keeps a few huge bodies from staying in memory for good.
+// maxPooledBody keeps a few huge bodies from staying in memory for good. It is
+// also what a body gets before any of it has come.
 const maxPooledBody = 64 << 10
 
 func giveBack(buffer *[]byte) {

@@ -227,7 +227,6 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return refuseUnread(w, r, *refusal)
 	}
 	buffer := bodies.Get().(*[]byte)
-	defer giveBack(buffer) // the record is on its topic by then, or given up
 	body, refusal := h.readBody(w, r, *buffer)
 	*buffer = body
 	if refusal != nil {
@@ -260,6 +259,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	} else {
 		claims, replayed, err = h.queueOnce(ctx, lease, in, owner, key)
 	}
+	giveBack(buffer) // the record is on its topic or given up, and what follows may take long
 	if err != nil || !replayed {
 		h.metrics.count(begun, err)
 	}

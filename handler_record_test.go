@@ -137,6 +137,21 @@ func TestKey(t *testing.T) {
 	}, several)
 }
 
+// The body has been read when the key expands, and counts all the same.
+func TestKeyOfTheBody(t *testing.T) {
+	for key, want := range map[string]string{"{http.request.body}": "ada", "of {http.request.body_base64}": "of YWRh"} {
+		queueing(t, &Handler{Key: key}, func(t *testing.T, s *storefront) {
+			s.send(s.post("ada")).want(t, 202)
+			if got, r := s.only(); string(got.Key) != want || string(r.Body) != "ada" {
+				t.Errorf("key %q, want %q; body %q", got.Key, want, r.Body)
+			}
+			if left := s.placeholder("http.request.body"); left != "" {
+				t.Errorf("the body is kept: %q", left)
+			}
+		})
+	}
+}
+
 func TestPlaceholderOfPartition(t *testing.T) {
 	several := func(a *App) { a.Create = &Create{Partitions: 5} }
 	queueing(t, &Handler{Topic: "placed", Key: "ada"}, func(t *testing.T, s *storefront) {

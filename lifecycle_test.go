@@ -486,24 +486,34 @@ func TestAccessLog(t *testing.T) {
 	}
 }
 
-// A client that waits for leave to send a body that is too large is told at once.
+// A client that waits for leave to send its body and gets none is told at once:
+// one that is too large, one that nobody owns, and one with a bad key.
 func TestExpectContinue(t *testing.T) {
 	h := newHouse(t)
-	h.load(&App{Kafka: h.kafka().ListenAddrs()}, &Handler{Topic: testTopic, MaxBody: 10})
-	conn, err := new(net.Dialer).DialContext(t.Context(), "unix", h.socket())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	if _, err := io.WriteString(conn, "POST /orders HTTP/1.1\r\nHost: localhost\r\nContent-Length: 11\r\nExpect: 100-continue\r\n\r\n"); err != nil {
-		t.Fatal(err)
-	}
-	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer response.Body.Close()
-	if response.StatusCode != http.StatusRequestEntityTooLarge {
-		t.Error(response.Status)
+	h.load(&App{Kafka: h.kafka().ListenAddrs()}, &Handler{Topic: testTopic, MaxBody: 10, Bind: "{http.request.header.User}"})
+	for name, test := range map[string]struct {
+		headers string
+		status  int
+	}{
+		"too large": {"User: ada\r\nContent-Length: 11\r\n", 413},
+		"nobody's":  {"Content-Length: 10\r\n", 401},
+		"bad key":   {"User: ada\r\nIdempotency-Key: \"\r\nContent-Length: 10\r\n", 400},
+	} {
+		conn, err := new(net.Dialer).DialContext(t.Context(), "unix", h.socket())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := io.WriteString(conn, "POST /orders HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n"+test.headers+"\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		if response.StatusCode != test.status || !response.Close {
+			t.Errorf("%s: %s, closes %t", name, response.Status, response.Close)
+		}
 	}
 }

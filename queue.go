@@ -2,9 +2,11 @@ package osmosis
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -73,10 +75,26 @@ func (h *Handler) record(scratch *record.Scratch, in incoming, c *hub.Claims) (r
 	if err != nil {
 		return rec, err
 	}
-	if key := in.repl.ReplaceAll(h.Key, ""); key != "" {
+	if key := h.key(in); key != "" {
 		rec.Key = []byte(key)
 	}
 	return rec, nil
+}
+
+// bodyPlaceholder is how the placeholders begin that stand for a request's body.
+const bodyPlaceholder = "{http.request.body"
+
+// key gives the record's key. Caddy would read the body for a placeholder that
+// stands for it, which has been read by now.
+func (h *Handler) key(in incoming) string {
+	if strings.Contains(h.Key, bodyPlaceholder) {
+		const plain, encoded = "http.request.body", "http.request.body_base64"
+		in.repl.Set(plain, string(in.body))
+		in.repl.Set(encoded, base64.StdEncoding.EncodeToString(in.body))
+		defer in.repl.Delete(plain)
+		defer in.repl.Delete(encoded)
+	}
+	return in.repl.ReplaceAll(h.Key, "")
 }
 
 // produce has the broker take the record, and notes in the claims where it
