@@ -1,0 +1,281 @@
+package deliver
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/osmosis-gateway/caddy-osmosis/internal/broker"
+	"github.com/osmosis-gateway/caddy-osmosis/record"
+)
+
+// bench is a queue whose tries end as the test says.
+type bench struct {
+	*queue
+	begun []*job // that run, in the order in which they began; the queue's lock guards it
+}
+
+func newBench(concurrency int, partitions ...int32) *bench {
+	b := new(bench)
+	b.queue = newQueue(concurrency, 1<<30, func(j *job) { b.begun = append(b.begun, j) }, func() {})
+	for _, number := range partitions {
+		b.assign(number, progress{}, newWindow(0))
+	}
+	return b
+}
+
+// records are some without keys and stream ids.
+func records(from, to int64) []broker.Record {
+	var all []broker.Record
+	for offset := from; offset < to; offset++ {
+		all = append(all, broker.Record{Offset: offset, Record: record.Record{Value: []byte("x")}})
+	}
+	return all
+}
+
+// take takes the try that began first.
+func (b *bench) take() *job {
+	j := b.begun[0]
+	b.begun = b.begun[1:]
+	return j
+}
+
+// takeLast takes the try that began last, nil if none runs, and gives how many
+// there were.
+func (b *bench) takeLast() (j *job, of int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	of = len(b.begun)
+	if of > 0 {
+		j, b.begun = b.begun[of-1], b.begun[:of-1]
+	}
+	return j, of
+}
+
+func (b *bench) place(j *job) string {
+	return fmt.Sprintf("%d/%d", j.partition().number, j.record.Offset)
+}
+
+func never(int) bool { return false }
+
+// A partition's backlog does not hold up another.
+func TestPartitionsTakeTurns(t *testing.T) {
+	b := newBench(2, 0, 1, 2)
+	b.put(0, records(0, 100), 100)
+	b.put(1, records(0, 3), 3)
+	b.put(2, records(0, 2), 2)
+	var order []string
+	for range 10 {
+		j := b.take()
+		order = append(order, b.place(j))
+		b.done(j)
+	}
+	if want := []string{"0/0", "0/1", "0/2", "1/0", "2/0", "0/3", "1/1", "2/1", "0/4", "1/2"}; !slices.Equal(order, want) {
+		t.Errorf("%v", order)
+	}
+}
+
+// Whatever became of the log, what was read twice is tried once, what is missing
+// counts as done, and a partition of somebody else is left alone.
+func TestPut(t *testing.T) {
+	b := newBench(10)
+	p := progress{base: 3}
+	p.finish(5, 6)
+	b.assign(0, p, newWindow(0))
+	done := broker.Record{Offset: 5, Record: record.Record{Headers: []record.Header{{Key: record.HeaderCorrelationID, Value: []byte("seen")}}}}
+	b.put(0, append(append(records(2, 5), done), records(8, 10)...), 11) // 6, 7 and 10 are not there
+	b.put(0, records(8, 10), 11)
+	b.put(1, records(0, 2), 2)
+	var got []string
+	for _, j := range b.begun {
+		got = append(got, b.place(j))
+	}
+	if want := []string{"0/3", "0/4", "0/8", "0/9"}; !slices.Equal(got, want) {
+		t.Errorf("%v", got)
+	}
+	if !b.partitions[0].seen.has("seen") {
+		t.Error("what was done ahead of the commit is not known to be done")
+	}
+	for len(b.begun) > 0 {
+		b.done(b.take())
+	}
+	if at, ok := b.wanted(0); at != 11 || !ok || b.partitions[0].progress.base != 11 {
+		t.Errorf("%d %t %+v", at, ok, b.partitions[0].progress)
+	}
+	if _, ok := b.wanted(1); ok {
+		t.Error("a partition of somebody else is wanted")
+	}
+}
+
+// However much fails, the progress fits into a commit, what failed is tried
+// again side by side, and all comes to an end.
+func TestCrowdedProgress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const concurrency, total = 40, 6000
+		b := newBench(concurrency, 0)
+		b.put(0, records(0, total), total)
+		// all ends the tries that run and those that begin after them, the last
+		// first, for that is the worst for the progress.
+		all := func(end func(*job)) (tries, most int) {
+			for ; ; tries++ {
+				j, of := b.takeLast()
+				if most = max(most, of); j == nil {
+					return tries, most
+				}
+				end(j)
+				if tries%50 > 0 {
+					continue
+				}
+				for _, s := range b.changes() {
+					if len(s.metadata) > maxMetadata {
+						t.Fatalf("%d bytes after %d tries", len(s.metadata), tries)
+					}
+				}
+			}
+		}
+		fail := func(j *job) {
+			b.failed(j, never)
+			b.park(j, time.Second)
+		}
+		held, _ := all(fail)
+		// In an outage what was tried is tried again, and nothing else.
+		for range 5 {
+			time.Sleep(1100 * time.Millisecond)
+			synctest.Wait()
+			if again, most := all(fail); again < held || again > held+retryRoom || most != concurrency {
+				t.Fatalf("%d tries, up to %d at once; %d before", again, most, held)
+			}
+		}
+		// And then all is well.
+		time.Sleep(1100 * time.Millisecond)
+		synctest.Wait()
+		all(b.done)
+		if p := b.partitions[0]; p.progress.base != total || len(p.lanes) > 0 || p.bytes != 0 || len(p.crowded) > 0 {
+			t.Errorf("%+v", p.progress)
+		}
+		t.Logf("%d of %d records were held with a failed try", held, total)
+	})
+}
+
+// What was read beyond the end that the log has now counts for nothing.
+func TestLogIsCutOff(t *testing.T) {
+	b := newBench(10, 0)
+	b.put(0, records(0, 6), 6)
+	tries := slices.Clone(b.begun)
+	b.done(tries[1])
+	b.done(tries[4])
+	b.failed(tries[2], never)
+	b.failed(tries[5], never)
+	if !b.move(0, 0, 3) {
+		t.Fatal("not noticed")
+	}
+	b.done(tries[3])
+	b.started(tries[5])
+	if n, last := b.failed(tries[5], func(n int) bool { return n == 1 }); n != 1 || !last {
+		t.Errorf("%d %t", n, last)
+	}
+	b.done(tries[0])
+	p := b.partitions[0].progress
+	if p.base != 2 || len(p.done) > 0 || len(p.tries) != 1 || p.tries[2] != 1 {
+		t.Errorf("%+v", p)
+	}
+	if b.move(7, 0, 3) {
+		t.Error("a partition of somebody else was cut off")
+	}
+}
+
+// What retention took before it was read is done.
+func TestLogBeginsLater(t *testing.T) {
+	b := newBench(10, 0)
+	b.put(0, records(0, 1), 1)
+	if b.move(0, 5, 9) {
+		t.Error("cut off")
+	}
+	b.done(b.take())
+	if p := b.partitions[0].progress; p.base != 5 {
+		t.Errorf("%+v", p)
+	}
+}
+
+// A try that does not end with its generation has failed, whatever comes of it.
+func TestTryOutlivesItsGeneration(t *testing.T) {
+	b := newBench(3, 0)
+	b.put(0, records(0, 5), 5)
+	b.failed(b.begun[0], never)
+	b.park(b.begun[0], time.Hour)
+	late := slices.Clone(b.begun[1:])
+	idle := b.end()
+	if b.end() != idle || len(late) != 3 {
+		t.Fatalf("%d run", len(late))
+	}
+	if n := b.close(); n != 3 {
+		t.Errorf("%d were left", n)
+	}
+	b.done(late[0])
+	b.park(late[1], 0)
+	b.started(late[2])
+	if n, _ := b.failed(late[2], never); n != 1 {
+		t.Errorf("%d tries", n)
+	}
+	if p := b.partitions[0].progress; p.base != 0 || len(p.done) > 0 || len(p.tries) != 4 || p.tries[0] != 1 || p.tries[1] != 1 || p.tries[3] != 1 {
+		t.Errorf("%+v", p)
+	}
+	b.put(0, records(5, 6), 6)
+	if _, ok := b.wanted(0); ok || len(b.begun) != 4 {
+		t.Error("it goes on after the end")
+	}
+}
+
+// What runs before the end may go on, and then nothing is left.
+func TestQueueEnds(t *testing.T) {
+	b := newBench(1, 0)
+	b.put(0, records(0, 2), 2)
+	idle := b.end()
+	select {
+	case <-idle:
+		t.Fatal("idle with a try under way")
+	default:
+	}
+	b.done(b.take())
+	<-idle
+	if len(b.begun) > 0 {
+		t.Error("another try began")
+	}
+	<-newBench(1, 0).end()
+}
+
+// More may run at once from one moment to the next, and not fewer than run.
+func TestLimit(t *testing.T) {
+	b := newBench(1, 0)
+	b.put(0, records(0, 10), 10)
+	b.limit(4)
+	if len(b.begun) != 4 {
+		t.Errorf("%d run", len(b.begun))
+	}
+	b.limit(2)
+	b.done(b.take())
+	b.done(b.take())
+	if len(b.begun) != 2 {
+		t.Errorf("%d run", len(b.begun))
+	}
+	b.done(b.take())
+	if len(b.begun) != 2 {
+		t.Errorf("%d run", len(b.begun))
+	}
+}
+
+// A window forgets what was done longest ago.
+func TestWindow(t *testing.T) {
+	w := newWindow(0)
+	for i := range maxSeen + 2 {
+		w.add(strconv.Itoa(i))
+		w.add(strconv.Itoa(i))
+	}
+	w.add("")
+	if w.has("0") || w.has("1") || !w.has("2") || !w.has(strconv.Itoa(maxSeen+1)) || w.has("") || len(w.ids) != maxSeen {
+		t.Errorf("%d", len(w.ids))
+	}
+}
