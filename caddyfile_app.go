@@ -1,7 +1,6 @@
 package osmosis
 
 import (
-	"regexp"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
@@ -177,20 +176,16 @@ func (a *App) unmarshalToken(d *caddyfile.Dispenser) error {
 	}.read(d, "token")
 }
 
-// streamsPath is a path that means the same to a matcher, in a Location and in
-// a Caddyfile: no wildcards, placeholders, escapes or empty segments.
-var streamsPath = regexp.MustCompile(`^(/[A-Za-z0-9._~-]+)+$`)
-
 func (a *App) unmarshalStreams(d *caddyfile.Dispenser) error {
 	a.Streams = new(Streams)
 	if err := optionalText(&a.Streams.Path, "[<path prefix>]")(d); err != nil {
 		return err
 	}
-	if path := strings.TrimSuffix(a.Streams.Path, "/"); a.Streams.Path != "" {
-		if !streamsPath.MatchString(path) {
-			return d.Errf("%q cannot be the prefix of stream URLs; write a path of letters, digits and . _ ~ - without wildcards, such as /-/streams", a.Streams.Path)
+	if a.Streams.Path != "" {
+		if err := validStreams(a.Streams.Path); err != nil {
+			return d.WrapErr(err)
 		}
-		a.Streams.Path = path
+		a.Streams.Path = strings.TrimSuffix(a.Streams.Path, "/")
 	}
 	return options{
 		"max_wait":            duration(&a.Streams.MaxWait),

@@ -10,6 +10,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
 
 	"github.com/osmosis-gateway/caddy-osmosis/internal/hub"
 )
@@ -43,7 +44,8 @@ type Handler struct {
 	Key string `json:"key,omitempty"`
 
 	// Methods are the request methods that are queued; all others go to the
-	// next handler. Default: POST, PUT, PATCH, DELETE.
+	// next handler. GET, HEAD, OPTIONS, TRACE and CONNECT cannot be: they ask for
+	// what is there. Default: POST, PUT, PATCH, DELETE.
 	Methods []string `json:"methods,omitempty"`
 
 	// Wait is how long to hold a request for the worker's real answer before
@@ -141,6 +143,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		}
 	}
 	h.settle(app.(*App))
+	if odd := unheardOf(h.Methods); len(odd) > 0 {
+		h.app.logger.Warn("no such HTTP method is registered, look at the spelling", zap.String("topic", h.Topic), zap.Strings("methods", odd))
+	}
 	if h.Scale != nil {
 		h.Scale.Topic, h.Scale.Group = h.Topic, h.Group
 		if err := h.Scale.provision(ctx); err != nil {
@@ -182,8 +187,11 @@ func (h *Handler) Validate() error {
 	if h.Wait < 0 || time.Duration(h.Wait) > h.app.settings.maxWait {
 		return fmt.Errorf("osmosis %s: wait is %s; it may be up to max_wait, %s", h.Topic, time.Duration(h.Wait), h.app.settings.maxWait)
 	}
+	if strings.Contains(h.Bind, bodyPlaceholder) {
+		return fmt.Errorf("osmosis %s: bind has %s}, and those who read a stream send no body, so that none of them could; bind it to what each of their requests has, such as {http.auth.user.id}", h.Topic, bodyPlaceholder)
+	}
 	for _, err := range []error{
-		validOrigins(h.CORS), validTokens("methods", h.Methods), validTokens("headers", h.Headers),
+		validOrigins(h.CORS), validMethods(h.Methods), validTokens("headers", h.Headers),
 		validDurations("backlog", map[string]time.Duration{"admit": time.Duration(h.Admit)}),
 	} {
 		if err != nil {

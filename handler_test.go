@@ -278,8 +278,8 @@ func TestMethods(t *testing.T) {
 			t.Errorf("queued: %s", got)
 		}
 	})
-	queueing(t, &Handler{Methods: []string{"get", "Report"}}, func(t *testing.T, s *storefront) {
-		s.do("GET", "/orders").want(t, 202)
+	queueing(t, &Handler{Methods: []string{"Search", "Report"}}, func(t *testing.T, s *storefront) {
+		s.do("SEARCH", "/orders").want(t, 202)
 		s.do("REPORT", "/orders").want(t, 202)
 		s.do("POST", "/orders").want(t, notOurs)
 	})

@@ -106,8 +106,8 @@ func (a *App) Validate() error {
 	if s.streams == "" {
 		return errors.New("streams: the prefix of stream URLs may not be the root; write one such as /-/streams")
 	}
-	if !streamsPath.MatchString(s.streams) {
-		return fmt.Errorf("streams: %q cannot be the prefix of stream URLs; write a path of letters, digits and . _ ~ - without wildcards, such as /-/streams", s.streams)
+	if err := validStreams(s.streams); err != nil {
+		return fmt.Errorf("streams: %w", err)
 	}
 	if e := a.Embedded; e != nil {
 		if err := validListen(or(e.Listen, defaultEmbeddedListen)); err != nil {
@@ -120,8 +120,10 @@ func (a *App) Validate() error {
 			return err
 		}
 	}
-	if err := validTopic(a.plan.hub.Topic); err != nil {
-		return fmt.Errorf("replies: %w", err)
+	for _, check := range []func(string) error{validTopic, gatewaysOwn} {
+		if err := check(a.plan.hub.Topic); err != nil {
+			return fmt.Errorf("replies: %w", err)
+		}
 	}
 	for name, d := range map[string]time.Duration{
 		"produce_timeout": s.produceTimeout, "token ttl": s.ttl, "streams max_wait": s.maxWait,

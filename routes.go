@@ -42,9 +42,15 @@ func (a *App) addRoute(h *Handler) {
 // reserved says why a topic cannot be one of requests: the gateway would take its
 // own records for somebody's requests, or requests for its own records.
 func (a *App) reserved(topic string) error {
-	switch topic {
-	case a.plan.hub.Topic:
+	if topic == a.plan.hub.Topic {
 		return fmt.Errorf("topic %s is where the replies go; choose another for requests, or another with `replies <topic>`", topic)
+	}
+	return gatewaysOwn(topic)
+}
+
+// gatewaysOwn says why a topic cannot be one of requests or of replies.
+func gatewaysOwn(topic string) error {
+	switch topic {
 	case claims.Topic, controlTopic:
 		return fmt.Errorf("topic %s is the gateway's own; choose another", topic)
 	}
