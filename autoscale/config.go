@@ -24,6 +24,9 @@ type Config struct {
 	// consumers do not: a partition has one of them, and more workers than
 	// partitions would have nothing to do.
 	Keyed bool
+	// Lead is how long a worker takes from being asked for until it works, the
+	// rebalance included: what comes in until then is counted in. Default 8s.
+	Lead time.Duration
 	// UpEvery is the shortest time from one raise to the next, so that workers
 	// can begin before it is told again that they are missing. Raises from 0 do
 	// not wait. Default 5s.
@@ -52,7 +55,7 @@ func (c Config) Validate() error {
 	if d := c.withDefaults(); d.Min > d.Max {
 		return fmt.Errorf("min %d is more than max %d: raise max", d.Min, d.Max)
 	}
-	for _, d := range []time.Duration{c.Drain, c.Idle, c.UpEvery, c.DownAfter, c.Stuck, c.Hold} {
+	for _, d := range []time.Duration{c.Drain, c.Idle, c.Lead, c.UpEvery, c.DownAfter, c.Stuck, c.Hold} {
 		if d < 0 {
 			return fmt.Errorf("duration %s is negative", d)
 		}
@@ -77,6 +80,7 @@ func (c Config) withDefaults() Config {
 	number(&c.Rebalances, 60)
 	span(&c.Drain, 10*time.Second)
 	span(&c.Idle, time.Minute)
+	span(&c.Lead, 8*time.Second)
 	span(&c.UpEvery, 5*time.Second)
 	span(&c.DownAfter, 30*time.Second)
 	span(&c.Stuck, time.Minute)

@@ -44,6 +44,21 @@ const (
 	slackDown = 0.02
 )
 
+// patience is the part of the drain target that a backlog may take to be worked
+// off without bringing more workers.
+const patience = 1.0 / 3
+
+// mostRoom bounds how much of a worker's time is left free so that records do
+// not wait for one another: where one takes as long as the target, no room helps.
+const mostRoom = 0.5
+
+// A number that was too few is not tried again for an inflow of at least alike
+// of what it was, until it was forgotten: after so many times DownAfter.
+const (
+	forget = 20
+	alike  = 0.93
+)
+
 // Decide says how many workers there should be at the last look of a history:
 //
 //	work time × (inflow + backlog / drain) / concurrency, rounded up
@@ -79,17 +94,14 @@ func Decide(c Config, h History) Decision {
 
 	var why bound
 	d.Wanted, why = c.within(now, l, c.workers(l, now, 0))
-	missing, _ := c.within(now, l, c.workers(l, now, -slackUp))
+	missing := c.missing(now, l, d.From)
 	d.enough, _ = c.within(now, l, c.workers(l, now, slackDown))
-	atMost := d.enough
-	for _, old := range h.Decisions {
-		if now.At.Sub(old.At) <= c.DownAfter {
-			atMost = max(atMost, old.enough)
-		}
+	if few := c.tooFew(h, d); few > 0 {
+		d.enough = max(d.enough, min(few+1, d.From))
 	}
 
 	var kept keep
-	d.Workers, kept = c.pace(h, d, l, missing, atMost)
+	d.Workers, kept = c.pace(h, d, l, missing)
 	d.Workers = min(max(d.Workers, c.Min), c.Max)
 	if kept == heldUnknown || kept == heldStuck {
 		d.enough = d.Workers // what was held is not lowered as soon as something is known
@@ -98,16 +110,54 @@ func Decide(c Config, h History) Decision {
 	return d
 }
 
+// missing gives the number there must be at least, where there should be n.
+//
+// What counts is the backlog there will be once more workers could have come:
+// n that are too few let it grow until then, n that are enough work it off by
+// themselves. Without that each rebalance, which leaves a backlog, would bring the next.
+func (c Config) missing(now Measurement, l load, n int) int {
+	steady := l
+	steady.forBacklog = 0
+	inflow, _ := c.within(now, l, c.workers(steady, now, -slackUp))
+	l.forBacklog = max(0, l.forBacklog+(l.forInflow-float64(n))*c.Lead.Seconds()/c.Drain.Seconds())
+	all, _ := c.within(now, l, c.workers(l, now, -slackUp))
+	if inflow <= n && l.forBacklog <= patience*float64(n) {
+		return min(all, n)
+	}
+	return all
+}
+
+// tooFew gives the largest number that stood for a while and was raised lately
+// although no less came in than now does, 0 if there is none. A constant load settles by that.
+func (c Config) tooFew(h History, d Decision) int {
+	n := 0
+	var since time.Time
+	for _, old := range h.Decisions {
+		if old.Workers == old.From {
+			continue
+		}
+		if old.Workers > old.From && old.At.Sub(since) >= c.DownAfter && old.ForInflow > 0 &&
+			d.At.Sub(old.At) < forget*c.DownAfter && d.ForInflow >= alike*old.ForInflow {
+			n = max(n, old.From)
+		}
+		since = old.At
+	}
+	return n
+}
+
 // workers is the formula, for a load that is larger by a share of itself.
 func (c Config) workers(l load, now Measurement, slack float64) int {
 	n := int(math.Ceil((l.forInflow+l.forBacklog)*(1+slack) - 1e-9))
 	if l.evenly <= 0 || c.Keyed {
 		return n
 	}
-	// Whole partitions are shared: some workers have one more than others, and
-	// theirs must not take more than a worker's time.
+	// Whole partitions are shared: some workers have one more than others. And
+	// each is a queue of its own, where records wait for one another long before
+	// all of its time is taken: of a hundred one would wait for work time times
+	// ln(100) / (1 - share), roughly, and should not for longer than the target.
+	share := 1 - math.Min(mostRoom, math.Log(100)*l.workTime.Seconds()/c.Drain.Seconds()/float64(c.Concurrency))
 	partitions := len(now.Partitions)
-	each := max(1, int(math.Min(float64(partitions), (1+1e-9)/(l.evenly*(1+slack)))))
+	each := max(1, int(math.Min(float64(partitions), (share+1e-9)/(l.evenly*(1+slack)))))
 	return max(n, (partitions+each-1)/each)
 }
 

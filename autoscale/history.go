@@ -48,20 +48,23 @@ type History struct {
 }
 
 // spans are what rates are looked at over, next to the time since the last look.
-var spans = []time.Duration{5 * time.Second, 10 * time.Second, 20 * time.Second, 40 * time.Second, 80 * time.Second}
+var spans = []time.Duration{
+	5 * time.Second, 10 * time.Second, 20 * time.Second, 40 * time.Second,
+	80 * time.Second, 160 * time.Second, 320 * time.Second,
+}
 
 // Look adds a measurement, and drops those that no rate is told from any more:
-// of the older ones one a span is enough.
+// of older ones few are enough.
 func (h *History) Look(m Measurement) {
 	h.Looks = append(h.Looks, m)
 	recent, oldest := spans[1], spans[len(spans)-1]
-	step := spans[0]
 	kept := time.Time{}
 	h.Looks = slices.DeleteFunc(h.Looks, func(look Measurement) bool {
-		switch age := m.At.Sub(look.At); {
-		case age <= recent:
+		age := m.At.Sub(look.At)
+		if age <= recent {
 			return false
-		case age > oldest+step || look.At.Sub(kept) < step:
+		}
+		if age > oldest+oldest/4 || look.At.Sub(kept) < max(recent/2, age/8) {
 			return true
 		}
 		kept = look.At

@@ -163,7 +163,7 @@ func (m Measurement) tells(partition int) bool {
 // steadySpan gives the longest span over which arrivals look like what they are
 // now. A long one tells a constant rate from its noise, a short one sees a
 // change at once: a span is too long where the count of the next shorter
-// one lies more than four deviations (of a Poisson process) off its rate.
+// one lies more than three deviations (of a Poisson process) off its rate.
 func steadySpan(looks []Measurement, counts []bool) time.Duration {
 	now := looks[len(looks)-1]
 	if len(looks) < 2 {
@@ -189,7 +189,7 @@ func steadySpan(looks []Measurement, counts []bool) time.Duration {
 		}
 		longer := total(span)
 		expected := longer * shorter.Seconds()
-		if math.Abs(recent*shorter.Seconds()-expected) > 4*math.Sqrt(expected+1) {
+		if math.Abs(recent*shorter.Seconds()-expected) > 3*math.Sqrt(expected+1) {
 			break
 		}
 		shorter, recent = span, longer

@@ -17,10 +17,15 @@ const (
 	heldIdle                 // the last worker stays for a while
 )
 
-// pace says which number to have when at least missing are needed now, and
-// at most atMost were needed lately.
-func (c Config) pace(h History, d Decision, l load, missing, atMost int) (int, keep) {
+// pace says which number to have when at least missing are needed now.
+func (c Config) pace(h History, d Decision, l load, missing int) (int, keep) {
 	n := min(max(d.From, c.Min), c.Max)
+	atMost := d.enough
+	for _, old := range h.Decisions {
+		if d.At.Sub(old.At) <= c.DownAfter {
+			atMost = max(atMost, old.enough)
+		}
+	}
 	switch {
 	case !l.known && d.At.Sub(d.KnownAt) >= c.Hold:
 		if l.blind {

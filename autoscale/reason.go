@@ -70,7 +70,7 @@ func (d Decision) because(b *strings.Builder, c Config, now Measurement, why bou
 	case why == boundSome:
 		b.WriteString("; at least one while something is there")
 	case d.Wanted > formula:
-		fmt.Fprintf(b, "; %d more share %d partitions evenly", d.Wanted-formula, len(now.Partitions))
+		fmt.Fprintf(b, "; %d more so that who has the most of %d partitions keeps up", d.Wanted-formula, len(now.Partitions))
 	}
 }
 

@@ -25,7 +25,7 @@ type Params struct {
 
 // Defaults gives what the table is made with.
 func Defaults() Params {
-	return Params{Partitions: 48, Max: 40, Target: 10, StartFrom: 3, StartTo: 8, StopTime: 1, Pause: 2, Tick: 0.5}
+	return Params{Partitions: 96, Max: 48, Target: 10, StartFrom: 3, StartTo: 8, StopTime: 1, Pause: 2, Tick: 0.5}
 }
 
 // Policy says how many workers there should be.
