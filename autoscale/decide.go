@@ -41,7 +41,7 @@ type Decision struct {
 // number has to leave the second share free.
 const (
 	slackUp   = 0.04
-	slackDown = 0.02
+	slackDown = 0.01
 )
 
 // patience is the part of the drain target that a backlog may take to be worked
@@ -151,14 +151,28 @@ func (c Config) workers(l load, now Measurement, slack float64) int {
 	if l.evenly <= 0 || c.Keyed {
 		return n
 	}
-	// Whole partitions are shared: some workers have one more than others. And
-	// each is a queue of its own, where records wait for one another long before
-	// all of its time is taken: of a hundred one would wait for work time times
-	// ln(100) / (1 - share), roughly, and should not for longer than the target.
-	share := 1 - math.Min(mostRoom, math.Log(100)*l.workTime.Seconds()/c.Drain.Seconds()/float64(c.Concurrency))
+	// Whole partitions are shared: some workers have one more than others, and
+	// theirs must leave room.
 	partitions := len(now.Partitions)
-	each := max(1, int(math.Min(float64(partitions), (share+1e-9)/(l.evenly*(1+slack)))))
+	each := max(1, int(math.Min(float64(partitions), (1-l.room+1e-9)/(l.evenly*(1+slack)))))
 	return max(n, (partitions+each-1)/each)
+}
+
+// room gives the share of a worker's time that has to stay free for 99 of 100
+// records not to wait for longer than the target. Each worker is a queue of its own:
+// records wait for one another long before all of its time is taken, and the
+// more, the more their work varies. (That of an M/G/1 queue, whose waits
+// beyond T have about the share ρ exp(-(1-ρ) T / residual work).)
+func (c Config) room(workTime time.Duration, spread float64) float64 {
+	if spread <= 0 {
+		spread = 1
+	}
+	residual := workTime.Seconds() * (1 + spread*spread) / 2 / float64(c.Concurrency)
+	room := 0.0
+	for range 5 { // towards the fixed point
+		room = math.Min(mostRoom, residual/c.Drain.Seconds()*math.Log(100*(1-room)))
+	}
+	return room
 }
 
 // bound names what kept a number from being what the formula gave.

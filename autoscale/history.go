@@ -13,6 +13,9 @@ type Measurement struct {
 	Workers int
 	// WorkTime is how long a worker works on a record, on average; 0 if unknown.
 	WorkTime time.Duration
+	// WorkSpread is how much that varies: its standard deviation over its mean. 0
+	// if unknown, and taken for 1.
+	WorkSpread float64
 	// Keys is how many different keys wait or are worked on, where Config.Keyed
 	// is set; Unknown for no bound.
 	Keys int

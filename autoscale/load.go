@@ -14,6 +14,7 @@ type load struct {
 	outflow      float64
 	busy         bool          // something waits, or has come since the last look
 	workTime     time.Duration // 0 if it was never known
+	room         float64       // share of a worker's time that is to stay free
 	forInflow    float64       // workers
 	forBacklog   float64
 	evenly       float64 // share of a worker that inflow takes a partition
@@ -32,6 +33,7 @@ func loadOf(c Config, h History) load {
 		l.workTime = h.Decisions[len(h.Decisions)-1].WorkTime
 	}
 	l.known = len(now.Partitions) > 0
+	l.room = c.room(l.workTime, now.WorkSpread)
 	stuckAfter := max(c.Stuck, 10*l.workTime)
 
 	backlogs := make([]int64, len(now.Partitions))

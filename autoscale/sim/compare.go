@@ -33,10 +33,10 @@ const (
 // Compare plays all policies on a trace, for seeds from 1.
 func Compare(p Params, tr Trace, seeds int) Comparison {
 	c := Comparison{Trace: tr, Seeds: seeds}
-	make := []func() Policy{
+	policies := []func() Policy{
 		func() Policy { return Ours(p) },
 		KEDA,
-		func() Policy { return KEDATuned(p) },
+		KEDATuned,
 		Knative,
 		func() Policy { return Fixed(p, tr) },
 	}
@@ -50,8 +50,8 @@ func Compare(p Params, tr Trace, seeds int) Comparison {
 	}
 	for seed := range uint64(seeds) {
 		logs := tr.draw(seed+1, p.Partitions)
-		for _, policy := range make {
-			policy := policy()
+		for _, begin := range policies {
+			policy := begin()
 			add(policy.Name(), run(p, tr, logs, seed+1, policy))
 		}
 		add(optimumRow, clairvoyant(p, tr, logs, seed+1))

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"math"
 	"time"
 
 	"github.com/osmosis-gateway/caddy-osmosis/autoscale"
@@ -18,8 +19,8 @@ type ours struct {
 
 // worked is what had been done at some time.
 type worked struct {
-	at, busy float64
-	done     int64
+	at, busy, square float64
+	done             int64
 }
 
 // every is the interval of looks, in seconds.
@@ -56,8 +57,9 @@ func (o *ours) Workers(now float64, w *World) int {
 func (o *ours) measure(now float64, w *World) autoscale.Measurement {
 	m := autoscale.Measurement{
 		At: epoch.Add(time.Duration(now * float64(time.Second))), Workers: w.Ready(), Keys: autoscale.Unknown,
-		WorkTime: o.workTime(now, w), Partitions: make([]autoscale.Partition, len(w.parts)),
+		Partitions: make([]autoscale.Partition, len(w.parts)),
 	}
+	m.WorkTime, m.WorkSpread = o.workTime(now, w)
 	for i, p := range w.parts {
 		if w.trace.out(now) {
 			m.Partitions[i] = autoscale.Partition{Backlog: autoscale.Unknown, Produced: autoscale.Unknown, Done: autoscale.Unknown}
@@ -71,16 +73,22 @@ func (o *ours) measure(now float64, w *World) autoscale.Measurement {
 	return m
 }
 
-// workTime is what busy workers took a record: over the last minutes, and over
-// more where few were done.
-func (o *ours) workTime(now float64, w *World) time.Duration {
+// workTime is what busy workers took a record, and how much that varies: over
+// the last minutes, and over more where few were done.
+func (o *ours) workTime(now float64, w *World) (mean time.Duration, spread float64) {
 	const long, many = 300, 1000
-	o.worked = append(o.worked, worked{now, w.busy, w.done})
+	o.worked = append(o.worked, worked{now, w.busy, w.square, w.done})
 	for len(o.worked) > 2 && now-o.worked[1].at >= long && w.done-o.worked[1].done >= many {
 		o.worked = o.worked[1:]
 	}
-	if done := w.done - o.worked[0].done; done > 0 {
-		return time.Duration((w.busy - o.worked[0].busy) / float64(done) * float64(time.Second))
+	first := o.worked[0]
+	n := float64(w.done - first.done)
+	if n == 0 {
+		return 0, 0
 	}
-	return 0
+	seconds := (w.busy - first.busy) / n
+	if n > 30 {
+		spread = math.Sqrt(max(0, (w.square-first.square)/n-seconds*seconds)) / seconds
+	}
+	return time.Duration(seconds * float64(time.Second)), spread
 }

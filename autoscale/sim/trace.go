@@ -121,11 +121,15 @@ func (tr Trace) stuck(partition int, t float64) bool {
 	return partition == poisoned && t >= tr.PoisonFrom && t < tr.PoisonTo
 }
 
+// warmUp is not counted: all policies begin with nothing, some in the middle of
+// traffic. How they come from zero is for "on and off" to tell.
+const warmUp = 2 * minute
+
 // counts tells whether a record can be in time at all, whatever the policy: not
 // in the partition that is poisoned, and not just before the broker goes away.
 func (tr Trace) counts(partition int, at, target float64) bool {
 	if tr.PoisonTo > 0 && partition == poisoned {
 		return false
 	}
-	return at < tr.Length-target && (at < tr.OutageFrom-target || at >= tr.OutageFrom)
+	return at >= warmUp && at < tr.Length-target && (at < tr.OutageFrom-target || at >= tr.OutageFrom)
 }

@@ -48,6 +48,7 @@ type World struct {
 	start   *rand.Rand
 
 	busy   float64 // seconds worked
+	square float64 // the sum of their squares
 	done   int64
 	result Result
 	waits  int64 // records that count
@@ -61,6 +62,7 @@ type part struct {
 	movedAt              float64 // when it last moved, or nobody could have moved it
 	working              bool
 	tryAt                float64 // when the record that poisons it is tried again
+	polled               int     // records that its worker has fetched and not begun with
 }
 
 // worker is one, from when it was asked for until it is gone.
@@ -196,6 +198,9 @@ func (w *World) settle(now float64) {
 // rebalance shares the partitions and stops everybody for a while.
 func (w *World) rebalance(now float64) {
 	w.pause = now + w.Pause
+	for i := range w.parts {
+		w.parts[i].polled = 0
+	}
 	var members []*worker
 	for _, at := range w.workers {
 		at.parts = nil
@@ -225,6 +230,7 @@ func (w *World) work(from, to float64) {
 				break
 			}
 			part := &w.parts[p]
+			part.polled = max(0, part.polled-1)
 			if w.trace.stuck(p, begin) { // another try, which fails
 				at.freeAt, part.tryAt = begin+MeanService, begin+5
 				continue
@@ -238,25 +244,55 @@ func (w *World) work(from, to float64) {
 			part.working, part.freeAt = true, begin+r.service
 			at.freeAt = part.freeAt
 			w.busy += r.service
+			w.square += r.service * r.service
 			w.done++
 		}
 	}
 }
 
-// next gives the partition of a worker whose record can be begun first, or -1
-// if there is none before a time.
+// maxPoll is how many records of a partition a worker fetches at once. It goes
+// through what it has fetched, oldest first, before it fetches again.
+const maxPoll = 10
+
+// next gives the partition of a worker whose record is next, or -1 if it cannot
+// begin with one before a time.
 func (w *World) next(at *worker, to float64) (partition int, begin float64) {
+	if p, begin := w.fetched(at); p >= 0 {
+		return p, begin
+	}
 	partition, begin = -1, to
-	oldest := math.Inf(1)
 	for _, p := range at.parts {
-		part := &w.parts[p]
-		if part.begun == len(w.logs[p]) {
+		part, log := &w.parts[p], w.logs[p]
+		if part.begun == len(log) {
 			continue
 		}
-		came := w.logs[p][part.begun].at
-		can := math.Max(math.Max(at.freeAt, came), math.Max(part.freeAt, part.tryAt))
-		if can < begin || can == begin && can < to && came < oldest {
-			partition, begin, oldest = p, can, came
+		can := max(at.freeAt, log[part.begun].at, part.freeAt, part.tryAt)
+		if can < begin {
+			partition, begin = p, can
+		}
+		if can > at.freeAt {
+			continue
+		}
+		for part.polled < maxPoll && part.begun+part.polled < len(log) && log[part.begun+part.polled].at <= at.freeAt {
+			part.polled++
+		}
+		if w.trace.stuck(p, at.freeAt) {
+			part.polled = 1
+		}
+	}
+	if p, begin := w.fetched(at); p >= 0 {
+		return p, begin
+	}
+	return partition, begin
+}
+
+// fetched gives the oldest record that a worker has fetched, or -1.
+func (w *World) fetched(at *worker) (partition int, begin float64) {
+	partition = -1
+	oldest := math.Inf(1)
+	for _, p := range at.parts {
+		if part := &w.parts[p]; part.polled > 0 && w.logs[p][part.begun].at < oldest {
+			partition, begin, oldest = p, max(at.freeAt, part.freeAt), w.logs[p][part.begun].at
 		}
 	}
 	return partition, begin
