@@ -36,6 +36,10 @@ func TestBenchmarksOnRealKafka(t *testing.T) {
 			name: "streams", flags: []string{"-rounds", "1", "-streams", "50", "-few", "5", "-replies", "100"}, profile: "-heap", tables: 2,
 			rows: []string{"**Osmosis**", "net/http, franz-go", "Caddy, a stream on which nothing comes"},
 		},
+		{
+			name: "deliver", flags: []string{"-rounds", "1", "-duration", "50ms", "-inflight", "1,4", "-connections", "4", "-keys", "10", "-concurrency", "10", "-backlog", "100"}, tables: 4,
+			rows: []string{"Kafka alone", "Caddy `reverse_proxy`", "**Osmosis** `deliver`, clients wait", "every key is answered", "**one key is poisoned**", "as many clients", "**Osmosis** `deliver` "},
+		},
 	} {
 		t.Run(b.name, func(t *testing.T) {
 			args := append([]string{"run", "./" + b.name}, b.flags...)

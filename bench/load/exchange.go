@@ -17,9 +17,9 @@ type Exchange struct {
 	// Requests are the requests as they are sent. Each connection goes through
 	// all of them, beginning at a place of its own.
 	Requests [][]byte
-	// Status is the only status that counts as an answer; another one ends the
-	// run with an error.
-	Status int
+	// Status is the status that counts as an answer, and Also another one, if it
+	// is not 0; any other ends the run with an error.
+	Status, Also int
 	// Limit ends the run after so many requests. 0: time alone does.
 	Limit int
 	// Answer gets the head of every answer; what it refers to is valid during
@@ -111,7 +111,7 @@ func (h *exchanger) Receive(c *Conn, in []byte) (int, error) {
 	if err != nil || !complete || len(in) < head.Size+head.Length {
 		return 0, err
 	}
-	if head.Status != h.run.exchange.Status || head.Chunked {
+	if head.Status != h.run.exchange.Status && head.Status != h.run.exchange.Also || head.Chunked {
 		return 0, fmt.Errorf("an answer of another kind than %d with a length: %.1000q", h.run.exchange.Status, in)
 	}
 	if h.run.exchange.Answer != nil {

@@ -17,6 +17,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/osmosis-gateway/caddy-osmosis/bench/hops"
 	"github.com/osmosis-gateway/caddy-osmosis/bench/load"
 	"github.com/osmosis-gateway/caddy-osmosis/bench/rig"
 )
@@ -85,17 +86,17 @@ func start(ctx context.Context, r *rig.Rig) ([]contender, error) {
 	if err != nil {
 		return nil, err
 	}
-	clients, err := newClients(ctx, r, kafka)
+	clients, err := hops.New(ctx, r, kafka, *partitions, *size)
 	if err != nil {
 		return nil, err
 	}
-	all := []contender{{name: "franz-go clients, no HTTP", trip: clients.trip}}
+	all := []contender{{name: "franz-go clients, no HTTP", trip: clients.Trip}}
 	contest := rig.Contest{Kafka: kafka, Partitions: *partitions, Replies: true}
 	servers, err := r.Contenders(ctx, contest, rig.Osmosis, rig.Franz, rig.Writer)
 	if err != nil {
 		return nil, err
 	}
-	topics := []string{requestTopic, contest.Topic(rig.Osmosis), contest.Topic(rig.Franz)}
+	topics := []string{hops.RequestTopic, contest.Topic(rig.Osmosis), contest.Topic(rig.Franz)}
 	if *before != "" {
 		p, topic, err := r.Before(ctx, contest, *before)
 		if err != nil {

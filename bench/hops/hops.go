@@ -1,4 +1,11 @@
-package main
+// Package hops makes round trips through Kafka alone: what a request and its
+// reply cost with no HTTP around them. Other ways of doing both are compared
+// with it.
+//
+// # Concurrency
+//
+// Trip is for one goroutine; it has one of its own for each request under way.
+package hops
 
 import (
 	"context"
@@ -14,33 +21,37 @@ import (
 	"github.com/osmosis-gateway/caddy-osmosis/bench/rig"
 )
 
-// The topics of the bare clients, and the headers that the worker knows.
+// RequestTopic is where the requests go. Whoever wants trips has a worker read it.
+const RequestTopic = "clients"
+
+// Where the replies come, and the headers that the worker knows.
 const (
-	requestTopic = "clients"
-	answerTopic  = "clients-replies"
+	answerTopic = "clients-replies"
 
 	correlationID  = "kafka_correlationId"
 	replyTopic     = "kafka_replyTopic"
 	replyPartition = "kafka_replyPartition"
 )
 
-// clients make round trips through Kafka alone: one produces requests, one
-// consumes replies, both without linger.
-type clients struct {
-	producer *kgo.Client
-	body     []byte
+// Clients are two: one produces requests, one consumes replies, both without linger.
+type Clients struct {
+	producer   *kgo.Client
+	partitions int
+	body       []byte
 
 	mu      sync.Mutex
 	waiting map[string]chan struct{}
 }
 
-func newClients(ctx context.Context, r *rig.Rig, kafka string) (*clients, error) {
-	if err := r.CreateTopics(ctx, kafka, *partitions, requestTopic, answerTopic); err != nil {
+// New makes the clients and their topics, with so many partitions each. Bodies
+// are of the given size, in bytes. The clients work until ctx ends.
+func New(ctx context.Context, r *rig.Rig, kafka string, partitions, size int) (*Clients, error) {
+	if err := r.CreateTopics(ctx, kafka, partitions, RequestTopic, answerTopic); err != nil {
 		return nil, err
 	}
-	c := &clients{body: load.JSON(*size), waiting: make(map[string]chan struct{})}
+	c := &Clients{partitions: partitions, body: load.JSON(size), waiting: make(map[string]chan struct{})}
 	var err error
-	if c.producer, err = kgo.NewClient(kgo.SeedBrokers(kafka), kgo.DefaultProduceTopic(requestTopic), kgo.ProducerLinger(0)); err != nil {
+	if c.producer, err = kgo.NewClient(kgo.SeedBrokers(kafka), kgo.DefaultProduceTopic(RequestTopic), kgo.ProducerLinger(0)); err != nil {
 		return nil, fmt.Errorf("make a client: %w", err)
 	}
 	consumer, err := kgo.NewClient(kgo.SeedBrokers(kafka), kgo.ConsumeTopics(answerTopic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
@@ -57,7 +68,7 @@ func newClients(ctx context.Context, r *rig.Rig, kafka string) (*clients, error)
 }
 
 // deliver wakes whoever waits for a reply.
-func (c *clients) deliver(rec *kgo.Record) {
+func (c *Clients) deliver(rec *kgo.Record) {
 	for _, h := range rec.Headers {
 		if h.Key != correlationID {
 			continue
@@ -72,8 +83,9 @@ func (c *clients) deliver(rec *kgo.Record) {
 	}
 }
 
-// trip keeps the given number of requests under way.
-func (c *clients) trip(ctx context.Context, inflight int, duration time.Duration) (load.Result, error) {
+// Trip keeps the given number of requests under way. A latency is the time from
+// producing a request to the reply.
+func (c *Clients) Trip(ctx context.Context, inflight int, duration time.Duration) (load.Result, error) {
 	began := time.Now()
 	until := began.Add(duration)
 	var mu sync.Mutex
@@ -84,7 +96,7 @@ func (c *clients) trip(ctx context.Context, inflight int, duration time.Duration
 		going.Go(func() {
 			for time.Now().Before(until) {
 				sent := time.Now()
-				if err := c.one(ctx, i%*partitions); err != nil {
+				if err := c.one(ctx, i%c.partitions); err != nil {
 					failed <- err
 					return
 				}
@@ -107,7 +119,7 @@ func (c *clients) trip(ctx context.Context, inflight int, duration time.Duration
 }
 
 // one makes one round trip.
-func (c *clients) one(ctx context.Context, partition int) error {
+func (c *Clients) one(ctx context.Context, partition int) error {
 	const patience = 30 * time.Second
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
