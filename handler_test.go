@@ -288,7 +288,7 @@ func TestMethods(t *testing.T) {
 func TestBind(t *testing.T) {
 	queueing(t, &Handler{Bind: "{test.user}"}, func(t *testing.T, s *storefront) {
 		a := s.send(s.post("x")).want(t, 401, `"status":401`)
-		if a.Header.Get("Content-Type") != "application/problem+json" || a.Header.Get("Location") != "" {
+		if a.Header.Get("Content-Type") != "application/problem+json" || a.Header.Get("Location") != "" || a.Header.Get("WWW-Authenticate") != challenge {
 			t.Errorf("%v", a.Header)
 		}
 		s.nothing()

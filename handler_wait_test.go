@@ -3,6 +3,7 @@ package osmosis
 import (
 	"context"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -91,6 +92,17 @@ func TestWaitForOtherEnds(t *testing.T) {
 		}
 		s.send(s.post("parts")).want(t, 200, "two")
 		s.send(s.post("fail")).want(t, 502, `"status":502`)
+	})
+}
+
+// What the worker says of itself stands beside what the gateway says of itself.
+func TestWaitForWorkersPreferences(t *testing.T) {
+	queueing(t, &Handler{}, func(t *testing.T, s *storefront) {
+		s.work(slowly(0, record.Reply{Header: http.Header{"Preference-Applied": {"return=minimal"}, headerReplayed: {"true"}}}))
+		a := s.send(s.post("x", "Prefer", "wait=5, return=minimal")).want(t, 200)
+		if got := strings.Join(a.Header.Values("Preference-Applied"), ", "); got != "wait=5, return=minimal" || a.Header.Get(headerReplayed) != "" {
+			t.Errorf("%v", a.Header)
+		}
 	})
 }
 

@@ -441,6 +441,21 @@ func TestEmbeddedOutlivesARestart(t *testing.T) {
 	h.do("POST", "/orders").want(t, 202)
 }
 
+// Where the embedded broker's port is taken, the error says both ways out.
+func TestEmbeddedPortTaken(t *testing.T) {
+	h := newHouse(t)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	address := listener.Addr().String()
+	err = caddy.Load(h.config(&App{Embedded: &Embedded{Directory: filepath.Join(h.home, "kafka"), Listen: address}}), true)
+	if err == nil || !strings.Contains(err.Error(), "`embedded { listen … }`") || !strings.Contains(err.Error(), "`kafka "+address+"`") {
+		t.Errorf("%v", err)
+	}
+}
+
 // Another setting of the embedded broker needs the directory that the old one
 // still has; the reload says so, and what ran goes on.
 func TestEmbeddedCannotChange(t *testing.T) {

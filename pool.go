@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"syscall"
 
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
@@ -180,6 +181,9 @@ func (p *plan) connect() (caddy.Destructor, error) {
 		return &brokerEntry{client: broker.New(p.broker)}, nil
 	}
 	local, err := embedded.Open(*p.embedded)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("%w: choose another address with `embedded { listen … }`, or, if what is there is the broker that you want, use it with `kafka %s`", err, p.embedded.Listen)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -31,6 +31,12 @@ type problemBody struct {
 	Detail string `json:"detail,omitempty"`
 }
 
+// challenge goes with 401, which has to have one (RFC 9110, section 15.5.2). How
+// to say who one is is the site's affair, and may be no scheme of HTTP at all but
+// a cookie: where nothing of the site's has asked, this names what wants to know,
+// and no browser shows a dialog for it.
+const challenge = `Osmosis realm="requests of one user"`
+
 // writeProblem answers with a problem. Where a person looks at a page and the
 // site has error pages of its own (handle_errors), it returns the error for
 // them instead of writing one; nothing must have been written before.
@@ -40,6 +46,9 @@ func writeProblem(w http.ResponseWriter, r *http.Request, p problem) error {
 	}
 	h := w.Header()
 	h.Set("Cache-Control", "no-store")
+	if p.Status == http.StatusUnauthorized && h.Get("WWW-Authenticate") == "" {
+		h.Set("WWW-Authenticate", challenge)
+	}
 	if p.RetryAfter > 0 {
 		h.Set("Retry-After", wholeSeconds(p.RetryAfter))
 	}

@@ -110,8 +110,8 @@ func writeFinal(w http.ResponseWriter, r *http.Request, f *finalReply, timeout t
 	own := h.Get("Access-Control-Allow-Origin") != ""
 	for name, values := range f.reply.Header {
 		switch {
-		case own && strings.HasPrefix(name, "Access-Control-"), f.sealed && unsealing(name):
-		case name == "Vary":
+		case own && strings.HasPrefix(name, "Access-Control-"), f.sealed && unsealing(name), name == headerReplayed:
+		case name == "Vary", name == "Preference-Applied": // lists, to which both add
 			for _, value := range values {
 				h.Add(name, value)
 			}
@@ -119,7 +119,11 @@ func writeFinal(w http.ResponseWriter, r *http.Request, f *finalReply, timeout t
 			h[name] = values
 		}
 	}
-	if status == http.StatusNoContent || status == http.StatusNotModified {
+	switch status {
+	case http.StatusResetContent: // has no body either, and unlike the others says so (RFC 9110, section 15.3.6)
+		h.Set("Content-Length", "0")
+		fallthrough
+	case http.StatusNoContent, http.StatusNotModified:
 		w.WriteHeader(status)
 		return nil
 	}

@@ -27,6 +27,7 @@ func TestResult(t *testing.T) {
 		"bytes":     {record.Reply{Body: []byte{0xff}}, 200, record.StateReplied, "application/octet-stream", "\xff"},
 		"empty":     {record.Reply{}, 200, record.StateReplied, "", ""},
 		"204":       {record.Reply{Status: 204, Body: []byte("not allowed")}, 204, record.StateReplied, "", ""},
+		"205":       {record.Reply{Status: 205, Body: []byte("not allowed")}, 205, record.StateReplied, "", ""},
 		"304":       {record.Reply{Status: 304}, 304, record.StateReplied, "", ""},
 		"an error":  {record.Reply{Status: 503, Body: []byte("1")}, 503, record.StateReplied, "application/json", "1"},
 		"cancelled": {record.Reply{State: record.StateCancelled}, 410, record.StateCancelled, "application/problem+json", "cancelled"},

@@ -61,8 +61,8 @@ func (v *visit) serveSSE(ctx context.Context, w http.ResponseWriter, r *http.Req
 // beginSSE sends the header of a stream.
 func beginSSE(w http.ResponseWriter) {
 	h := w.Header()
-	// Caddy's encode leaves a response alone whose type it knows as a stream,
-	// and looks at it when the header is written.
+	// Caddy's encode compresses a stream as well, and sends on what is flushed at
+	// once if it knows it as one, for which it looks when the header is written.
 	h.Set("Content-Type", "text/event-stream")
 	h.Set("X-Accel-Buffering", "no") // nginx
 	h.Set("Incremental", "?1")       // the IETF's word for the same

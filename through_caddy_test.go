@@ -1,12 +1,15 @@
 package osmosis
 
 import (
+	"bufio"
 	"bytes"
+	"compress/gzip"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -18,6 +21,9 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"golang.org/x/crypto/bcrypt"
+
+	"github.com/osmosis-gateway/caddy-osmosis/internal/ingress"
+	"github.com/osmosis-gateway/caddy-osmosis/record"
 )
 
 // serve has Caddy run a Caddyfile: a site of these directives over plain HTTP,
@@ -86,6 +92,16 @@ func (h *house) run(text string) {
 	h.client.CloseIdleConnections()
 }
 
+// answer produces a reply to the request that a 202 was given for.
+func (h *house) answer(q accepted, reply record.Reply) {
+	h.t.Helper()
+	reply.StreamID = q.ID
+	request := ingress.Request{Topic: defaultReplies, Record: reply.Record()}
+	if _, err := only[*inside](h.t, insides).producer.Produce(h.t.Context(), request); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
 // The server's timeouts are for requests that are answered at once, and so of
 // no meaning to one that waits. Both are over long before the wait is.
 func TestServerTimeouts(t *testing.T) {
@@ -119,11 +135,93 @@ func TestServerTimeouts(t *testing.T) {
 			}
 		})
 		q := way.do("GET", location).want(t, 200).document(t)
-		h.reply(only[*inside](t, insides), defaultReplies, accepted{ID: q.ID}, "after the wait")
+		h.answer(accepted{ID: q.ID}, record.Reply{Body: []byte("after the wait")})
 		if e := events.next(); e == nil || e.data != "after the wait" {
 			t.Errorf("over %s: %+v", name, e)
 		}
 	}
+}
+
+// Compression holds no event back: each is there before the next is made.
+func TestEncode(t *testing.T) {
+	h := newHouse(t)
+	h.serve(`osmosis {
+		kafka `+h.kafka().ListenAddrs()[0]+`
+	}`, `encode gzip
+	osmosis /orders orders`)
+	a := h.do("POST", "/orders")
+	q := a.queued(t)
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://localhost"+a.Header.Get("Location"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Accept", "text/event-stream")
+	r.Header.Set("Accept-Encoding", "gzip") // said by hand, so that the client decodes nothing
+	response, err := h.client.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	if encoding := response.Header.Get("Content-Encoding"); encoding != "gzip" {
+		t.Fatalf("encoded as %q", encoding)
+	}
+	plain, err := gzip.NewReader(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	events := &listener{t: t, response: response, lines: bufio.NewReader(plain)}
+	for _, text := range []string{"one", "two"} {
+		h.answer(q, record.Reply{Body: []byte(text), More: true})
+		if e := events.next(); e == nil || e.data != text {
+			t.Fatalf("%+v, want %q", e, text)
+		}
+	}
+}
+
+// Who speaks HTTP/1.0 gets all of it too: there are no chunks, and the end of the
+// connection is the end of the stream.
+func TestHTTP10(t *testing.T) {
+	h := newHouse(t)
+	h.serve(`osmosis {
+		kafka `+h.kafka().ListenAddrs()[0]+`
+	}`, `osmosis /orders orders`)
+	ask := func(text string) *http.Response {
+		t.Helper()
+		conn, err := new(net.Dialer).DialContext(t.Context(), "unix", h.socket())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		if _, err := io.WriteString(conn, text); err != nil {
+			t.Fatal(err)
+		}
+		response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { response.Body.Close() })
+		return response
+	}
+	response := ask("POST /orders HTTP/1.0\r\nHost: localhost\r\nContent-Length: 3\r\n\r\ntea")
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := answer{response, string(body)}
+	q := a.queued(t)
+	response = ask("GET " + a.Header.Get("Location") + " HTTP/1.0\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n")
+	if response.StatusCode != http.StatusOK || len(response.TransferEncoding) > 0 {
+		t.Fatalf("%s %v", response.Status, response.TransferEncoding)
+	}
+	events := &listener{t: t, response: response, lines: bufio.NewReader(response.Body)}
+	h.answer(q, record.Reply{Body: []byte("tea is coming")})
+	if e := events.next(); e == nil || e.data != "tea is coming" {
+		t.Errorf("%+v", e)
+	}
+	if e := events.next(); e == nil || e.name != "end" {
+		t.Errorf("%+v", e)
+	}
+	events.ends()
 }
 
 // snippets gives the Caddyfiles of a section of the README.
@@ -191,7 +289,7 @@ func TestSiteOfTheREADME(t *testing.T) {
 	location := h.do("POST", "/orders", "Authorization", as("alice"), "Prefer", "respond-async").want(t, 202).Header.Get("Location")
 	h.do("GET", location, "Authorization", as("alice")).want(t, 200, `"status":"queued"`)
 	h.do("GET", location, "Authorization", as("bob")).want(t, 403)
-	if a := h.do("GET", location).want(t, 401); a.Header.Get("WWW-Authenticate") == "" {
+	if a := h.do("GET", location).want(t, 401); !strings.HasPrefix(a.Header.Get("WWW-Authenticate"), "Basic ") {
 		t.Errorf("the site's own authentication was not asked: %v", a.Header)
 	}
 }
