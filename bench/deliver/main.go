@@ -14,6 +14,7 @@ import (
 	"flag"
 	"fmt"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/osmosis-gateway/caddy-osmosis/bench/load"
@@ -22,6 +23,7 @@ import (
 
 // Flags.
 var (
+	parts       = flag.String("parts", "loop,poison,backlog", "the `parts` to run, with commas")
 	size        = flag.Int("body", 1024, "size of the JSON body, in `bytes`; the answer has the same")
 	partitions  = flag.Int("partitions", 8, "partitions of the request topics, but for the backlog's")
 	keys        = flag.Int("keys", 1000, "how many keys requests have")
@@ -46,7 +48,12 @@ func run(ctx context.Context, r *rig.Rig) error {
 	if b.site, err = r.Peer(ctx, "the site", upstream); err != nil {
 		return err
 	}
-	for _, part := range []func(context.Context) error{b.wholeLoop, b.poison, b.drain} {
+	todo := map[string]func(context.Context) error{"loop": b.wholeLoop, "poison": b.poison, "backlog": b.drain}
+	for name := range strings.SplitSeq(*parts, ",") {
+		part, ok := todo[name]
+		if !ok {
+			return fmt.Errorf("-parts has %q; write some of loop,poison,backlog", name)
+		}
 		if err := part(ctx); err != nil {
 			return err
 		}
