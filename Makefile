@@ -14,7 +14,7 @@ XCADDY   := github.com/caddyserver/xcaddy/cmd/xcaddy@v0.4.5
 
 # How long each fuzz target runs. There are some twenty, and all steps together
 # have to fit into twenty minutes of two cores with nothing compiled before.
-FUZZTIME ?= 5s
+FUZZTIME ?= 3s
 
 # Tests against real things (Kafka, Chromium, processes) stand in files with the
 # build tag e2e.
@@ -69,7 +69,7 @@ fuzz: ## every fuzz target for FUZZTIME
 	@.ci/fuzz $(FUZZTIME)
 
 e2e: ## the tests against a real Kafka, a real browser, real processes
-	go test -tags e2e -race -count 1 -p 1 -timeout 10m \
+	go test -tags e2e -race -count 1 -p 2 -timeout 15m \
 		-run "^($$(grep -hoE '^func Test[A-Z]\w*' $(E2E) | grep -vx 'func TestMain' | cut -c6- | paste -sd'|'))$$" \
 		$$(dirname $(E2E) | sort -u)
 
