@@ -13,7 +13,7 @@ type Decision struct {
 	Workers, From int
 	// Wanted is what the load would take by itself, without pace and budget.
 	Wanted int
-	// ForInflow and ForBacklog are the two parts of that, in workers.
+	// ForInflow and ForBacklog are the two parts of the formula, in workers.
 	ForInflow, ForBacklog float64
 	// Inflow and Outflow are records per second, Backlog the records not done.
 	// What is poisoned or paused is not in them.
@@ -55,7 +55,7 @@ const mostRoom = 0.5
 // A number that was too few is not tried again for an inflow of at least alike
 // of what it was, until it was forgotten: after so many times DownAfter.
 const (
-	forget = 20
+	forget = 60
 	alike  = 0.93
 )
 
@@ -73,7 +73,7 @@ func Decide(c Config, h History) Decision {
 	l := loadOf(c, h)
 	d := Decision{
 		At: now.At, From: now.Workers,
-		ForInflow: l.forInflow, ForBacklog: l.forBacklog,
+		ForInflow: l.inWorkers, ForBacklog: l.behind,
 		Inflow: l.inflow, Outflow: l.outflow, Backlog: l.backlog, WorkTime: l.workTime,
 		Hot: l.hot, Poisoned: l.poisoned,
 	}
@@ -119,7 +119,11 @@ func (c Config) missing(now Measurement, l load, n int) int {
 	steady := l
 	steady.forBacklog = 0
 	inflow, _ := c.within(now, l, c.workers(steady, now, -slackUp))
-	l.forBacklog = max(0, l.forBacklog+(l.forInflow-float64(n))*c.Lead.Seconds()/c.Drain.Seconds())
+	if change := (l.forInflow - float64(n)) * c.Lead.Seconds() / c.Drain.Seconds(); change >= 0 {
+		l.forBacklog += change
+	} else {
+		l.forBacklog = min(l.forBacklog, max(0, l.behind+change))
+	}
 	all, _ := c.within(now, l, c.workers(l, now, -slackUp))
 	if inflow <= n && l.forBacklog <= patience*float64(n) {
 		return min(all, n)

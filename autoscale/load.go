@@ -15,14 +15,16 @@ type load struct {
 	busy         bool          // something waits, or has come since the last look
 	workTime     time.Duration // 0 if it was never known
 	room         float64       // share of a worker's time that is to stay free
-	forInflow    float64       // workers
+	inWorkers    float64       // workers that inflow would take, and the backlog
+	behind       float64
+	forInflow    float64 // what of those can work: one a partition at most
 	forBacklog   float64
 	evenly       float64 // share of a worker that inflow takes a partition
 	active       int     // partitions that can be worked on
 	hot          []int32 // more than a worker's share comes in there
 	poisoned     []int32
 	paused       int
-	stuck        bool // nothing of what waits moves
+	stuck        bool // most partitions wait, and none moves
 }
 
 // loadOf works out the load at the last look of h.
@@ -65,7 +67,7 @@ func loadOf(c Config, h History) load {
 		l.active++
 		l.backlog += backlogs[i]
 	}
-	l.stuck = waiting > 0 && stalled == waiting
+	l.stuck = stalled == waiting && 2*stalled > len(now.Partitions)
 
 	flows := rates(h.Looks, steadySpan(h.Looks, counts))
 	seconds := l.workTime.Seconds() / float64(c.Concurrency)
@@ -75,7 +77,6 @@ func loadOf(c Config, h History) load {
 	if l.backlog > 0 {
 		waits = 1 - math.Min(1, float64(now.Workers*c.Concurrency)/float64(l.backlog))
 	}
-	mean := 0.0
 	for i, rate := range flows {
 		if !counts[i] {
 			continue
@@ -84,7 +85,8 @@ func loadOf(c Config, h History) load {
 		l.outflow += rate.out
 		in := seconds * rate.in
 		behind := seconds * float64(backlogs[i]) * waits / drain
-		mean += in
+		l.inWorkers += in
+		l.behind += behind
 		if !c.Keyed {
 			// One worker at a time has a partition, whatever waits there.
 			in = math.Min(in, 1)
@@ -97,8 +99,8 @@ func loadOf(c Config, h History) load {
 		l.busy = l.busy || rate.in > 0 && !now.Partitions[i].Paused
 	}
 	if l.active > 0 && !c.Keyed {
-		mean /= float64(l.active)
-		l.evenly = math.Min(1, mean)
+		mean := l.inWorkers / float64(l.active)
+		l.evenly = l.forInflow / float64(l.active)
 		for i, rate := range flows {
 			if counts[i] && seconds*rate.in > 1 && seconds*rate.in > 2*mean {
 				l.hot = append(l.hot, int32(i)) //nolint:gosec // partition numbers are 32 bits

@@ -69,6 +69,8 @@ func (d Decision) because(b *strings.Builder, c Config, now Measurement, why bou
 		fmt.Fprintf(b, "; no more than the %d keys in flight can use", now.Keys)
 	case why == boundSome:
 		b.WriteString("; at least one while something is there")
+	case d.Wanted < formula:
+		b.WriteString("; a partition has one worker at most")
 	case d.Wanted > formula:
 		fmt.Fprintf(b, "; %d more so that who has the most of %d partitions keeps up", d.Wanted-formula, len(now.Partitions))
 	}
