@@ -124,31 +124,16 @@ func lastGood(looks []Measurement, partition int) int64 {
 type rate struct{ in, out float64 }
 
 // rates gives what flowed through the last look's partitions over about a span.
-// A partition that was unknown then is compared with a look before it, or else
-// after it. Counts that went back say nothing.
+// Counts that went back say nothing.
 func rates(looks []Measurement, span time.Duration) []rate {
-	last := len(looks) - 1
-	now, from := looks[last], max(0, last-1)
-	for from > 0 && now.At.Sub(looks[from].At) < span {
-		from--
-	}
+	now, from := looks[len(looks)-1], before(looks, span)
 	found := make([]rate, len(now.Partitions))
 	for i, p := range now.Partitions {
-		then := from
-		for then >= 0 && !looks[then].tells(i) {
-			then--
-		}
-		if then < 0 {
-			then = from
-			for then < last && !looks[then].tells(i) {
-				then++
-			}
-		}
-		elapsed := now.At.Sub(looks[then].At).Seconds()
-		if elapsed <= 0 || p.Produced < 0 {
+		then := comparedWith(looks, from, i)
+		if then == len(looks)-1 {
 			continue
 		}
-		old := looks[then].Partitions[i]
+		old, elapsed := looks[then].Partitions[i], now.At.Sub(looks[then].At).Seconds()
 		if p.Produced > old.Produced {
 			found[i].in = float64(p.Produced-old.Produced) / elapsed
 		}
@@ -159,8 +144,61 @@ func rates(looks []Measurement, span time.Duration) []rate {
 	return found
 }
 
+// inflow gives the sum of what came into the partitions that count.
+func inflow(looks []Measurement, span time.Duration, counts []bool) float64 {
+	now, from := looks[len(looks)-1], before(looks, span)
+	sum, same := 0.0, int64(0)
+	for i, p := range now.Partitions {
+		if !counts[i] {
+			continue
+		}
+		then := comparedWith(looks, from, i)
+		n := max(0, p.Produced-looks[then].Partitions[i].Produced)
+		if then == from {
+			same += n // nearly all of them
+		} else if n > 0 {
+			sum += float64(n) / now.At.Sub(looks[then].At).Seconds()
+		}
+	}
+	if same > 0 {
+		sum += float64(same) / now.At.Sub(looks[from].At).Seconds()
+	}
+	return sum
+}
+
+// before gives the newest look that is at least a span old, or the oldest.
+func before(looks []Measurement, span time.Duration) int {
+	last := len(looks) - 1
+	from := max(0, last-1)
+	for from > 0 && looks[last].At.Sub(looks[from].At) < span {
+		from--
+	}
+	return from
+}
+
+// comparedWith gives the look that a partition's counts are compared with: the one
+// given, or where it was unknown then, one before it, or else after it. It is
+// the last look if there is none.
+func comparedWith(looks []Measurement, from, partition int) int {
+	last := len(looks) - 1
+	if !looks[last].tells(partition) {
+		return last
+	}
+	for then := from; then >= 0; then-- {
+		if looks[then].tells(partition) && looks[then].At.Before(looks[last].At) {
+			return then
+		}
+	}
+	for then := from + 1; then < last; then++ {
+		if looks[then].tells(partition) && looks[then].At.Before(looks[last].At) {
+			return then
+		}
+	}
+	return last
+}
+
 // tells whether a partition's end was known.
-func (m Measurement) tells(partition int) bool {
+func (m *Measurement) tells(partition int) bool {
 	return partition < len(m.Partitions) && m.Partitions[partition].Produced >= 0
 }
 
@@ -174,16 +212,7 @@ func steadySpan(looks []Measurement, counts []bool) time.Duration {
 		return 0
 	}
 	shorter := now.At.Sub(looks[len(looks)-2].At)
-	total := func(span time.Duration) float64 {
-		sum := 0.0
-		for i, r := range rates(looks, span) {
-			if counts[i] {
-				sum += r.in
-			}
-		}
-		return sum
-	}
-	recent := total(shorter)
+	recent := inflow(looks, shorter, counts)
 	for _, span := range spans {
 		if span <= shorter {
 			continue
@@ -191,7 +220,7 @@ func steadySpan(looks []Measurement, counts []bool) time.Duration {
 		if now.At.Sub(looks[0].At) < span {
 			break
 		}
-		longer := total(span)
+		longer := inflow(looks, span, counts)
 		expected := longer * shorter.Seconds()
 		if math.Abs(recent*shorter.Seconds()-expected) > 3*math.Sqrt(expected+1) {
 			break

@@ -78,11 +78,11 @@ func smoothest(demand []float64, wait float64) []float64 {
 	for at < len(demand)-1 {
 		up, down := math.Inf(1), math.Inf(-1) // the funnel
 		upAt, downAt := at+1, at+1
-		to, slope := len(demand)-1, 0.0
+		var to int
+		var slope float64
 		for t := at + 1; ; t++ {
 			if t == len(demand) {
-				slope = down
-				to = downAt
+				to, slope = downAt, down
 				break
 			}
 			span := float64(t - at)
