@@ -92,7 +92,8 @@ type Handler struct {
 
 	// CORS are the origins, such as https://app.example.com, whose pages may
 	// use this route and its streams from another site; "*" admits all, without
-	// credentials. Default: none.
+	// credentials, and so to no WebSocket that has an owner or cookies. Default:
+	// none.
 	CORS []string `json:"cors,omitempty"`
 
 	// Deliver has the site's own handlers answer what is queued. Default:

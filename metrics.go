@@ -25,7 +25,7 @@ var (
 	}, []string{"topic"})
 	streamsOpen = prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Namespace: "osmosis", Name: "streams_open",
-		Help: "Streams that clients hold open, in any form.",
+		Help: "Streams that clients hold open, in any form, and requests that wait for their answer.",
 	}, func() float64 { return float64(streams.count()) })
 )
 

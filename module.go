@@ -214,8 +214,9 @@ type Streams struct {
 	// client is given up. Nothing is lost: it comes back with its cursor. Default: 30s.
 	WriteTimeout caddy.Duration `json:"write_timeout,omitempty"`
 
-	// MaxOpen bounds the streams open at once in this process; beyond it
-	// clients are told to come back a little later. Default: 50000.
+	// MaxOpen bounds the streams open at once in this process, and with them the
+	// requests that wait for their answer; beyond it clients are told to come back
+	// a little later, and requests get 202 without a wait. Default: 50000.
 	MaxOpen int `json:"max_open,omitempty"`
 
 	// MaxOpenPerClient bounds them for one client address (one /64 for IPv6).

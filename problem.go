@@ -32,8 +32,8 @@ type problemBody struct {
 }
 
 // challenge goes with 401, which has to have one (RFC 9110, section 15.5.2). How
-// to say who one is is the site's affair, and may be no scheme of HTTP at all but
-// a cookie: where nothing of the site's has asked, this names what wants to know,
+// clients say who they are is up to the site, and may be no scheme of HTTP but a
+// cookie: where nothing of the site's has asked, this names what wants to know,
 // and no browser shows a dialog for it.
 const challenge = `Osmosis realm="requests of one user"`
 

@@ -30,7 +30,8 @@ func init() {
 type StreamsHandler struct {
 	// CORS are the origins, such as https://app.example.com, whose pages may
 	// read any stream from another site, besides those that the stream's route
-	// lists; "*" admits all, without credentials. Default: none.
+	// lists; "*" admits all, without credentials, and so to no WebSocket that has
+	// an owner or cookies. Default: none.
 	CORS []string `json:"cors,omitempty"`
 
 	app *App

@@ -27,7 +27,7 @@ const maxFrame = 4096
 // open a WebSocket to any site and send its cookies along.
 func (v *visit) serveWebSocket(w http.ResponseWriter, r *http.Request) error {
 	if !v.origins.admits(r, v.claims.Bind != "") {
-		return writeProblem(w, r, problem{Status: http.StatusForbidden, Detail: "Pages of this origin may not read the stream. List it in the route's `cors`."})
+		return writeProblem(w, r, problem{Status: http.StatusForbidden, Detail: "Pages of this origin may not read the stream. List it by name in the route's `cors`."})
 	}
 	conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{
 		Subprotocols:       []string{cloudEventsProtocol},
