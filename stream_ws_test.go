@@ -121,6 +121,24 @@ func TestWebSocketOrigin(t *testing.T) {
 	})
 }
 
+// Pages of any origin may follow a stream that is anyone's, and not one that has
+// an owner, whose cookies a browser would send along.
+func TestWebSocketOfAnyOrigin(t *testing.T) {
+	virtually(t, func(t *testing.T, s *gateway) {
+		s.app.addRoute(&Handler{Topic: testTopic, CORS: []string{"*"}})
+		owned := s.accept(func(c *hub.Claims) { c.Bind, c.BindHash = "{test.user}", s.app.keys.BindHash(c.ID, "ada") })
+		for path, want := range map[string]int{s.path(s.accept()): 101, s.path(owned): 403} {
+			conn, response, err := s.dialSocket(path, "Origin", "https://evil.example", "User", "ada")
+			if err == nil {
+				_ = conn.Close(websocket.StatusNormalClosure, "")
+			}
+			if response == nil || response.StatusCode != want {
+				t.Errorf("%v %v, want %d", response, err, want)
+			}
+		}
+	})
+}
+
 // A client gets a ping where it would get nothing, and one that does not answer is given up.
 func TestPing(t *testing.T) {
 	virtually(t, func(t *testing.T, s *gateway) {
