@@ -179,8 +179,7 @@ func (d *Delivery) followFrom(ctx context.Context, topic broker.Topic, next int6
 			if err != nil {
 				return next, err
 			}
-			next = first
-			continue
+			return first, f.Err // what was there is past
 		case f.Err != nil && !errors.Is(f.Err, broker.ErrBatchTooLarge):
 			return next, f.Err
 		}

@@ -48,11 +48,18 @@ func newQueue(concurrency int, maxBytes int64, begin func(*job), changed func())
 	}
 }
 
-// assign adds a partition, read from where its progress stands.
-func (q *queue) assign(number int32, p progress, seen *window) {
+// assign adds a partition, read from where its progress stands. It says whether
+// that is not what was committed.
+func (q *queue) assign(number int32, p progress, seen *window, changed bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.partitions[number] = &partition{number: number, progress: p, seen: seen, next: p.base, cut: math.MaxInt64, lanes: make(map[string]*lane)}
+	q.partitions[number] = &partition{
+		number: number, progress: p, seen: seen, changed: changed,
+		next: p.base, cut: math.MaxInt64, lanes: make(map[string]*lane),
+	}
+	if changed {
+		q.changed()
+	}
 }
 
 // recordOverhead is what a record costs in memory besides its bytes, roughly.

@@ -22,7 +22,7 @@ func newBench(concurrency int, partitions ...int32) *bench {
 	b := new(bench)
 	b.queue = newQueue(concurrency, 1<<30, func(j *job) { b.begun = append(b.begun, j) }, func() {})
 	for _, number := range partitions {
-		b.assign(number, progress{}, newWindow(0))
+		b.assign(number, progress{}, newWindow(0), false)
 	}
 	return b
 }
@@ -84,7 +84,7 @@ func TestPut(t *testing.T) {
 	b := newBench(10)
 	p := progress{base: 3}
 	p.finish(5, 6)
-	b.assign(0, p, newWindow(0))
+	b.assign(0, p, newWindow(0), false)
 	done := broker.Record{Offset: 5, Record: record.Record{Headers: []record.Header{{Key: record.HeaderCorrelationID, Value: []byte("seen")}}}}
 	b.put(0, append(append(records(2, 5), done), records(8, 10)...), 11) // 6, 7 and 10 are not there
 	b.put(0, records(8, 10), 11)
@@ -114,7 +114,7 @@ func TestPut(t *testing.T) {
 // again side by side, and all comes to an end.
 func TestCrowdedProgress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const concurrency, total = 40, 6000
+		const concurrency, total = 40, 3000
 		b := newBench(concurrency, 0)
 		b.put(0, records(0, total), total)
 		// all ends the tries that run and those that begin after them, the last
@@ -142,7 +142,7 @@ func TestCrowdedProgress(t *testing.T) {
 		}
 		held, _ := all(fail)
 		// In an outage what was tried is tried again, and nothing else.
-		for range 5 {
+		for range 2 {
 			time.Sleep(1100 * time.Millisecond)
 			synctest.Wait()
 			if again, most := all(fail); again < held || again > held+retryRoom || most != concurrency {

@@ -120,7 +120,9 @@ func (g *generation) ready(ctx context.Context, leader, number int32, s *start) 
 		}
 		return false
 	}
-	g.queue.assign(number, p, seen)
+	// An offset that was wrong is put right at once. Left until something is done,
+	// it would be right again by the time that the log has grown up to it.
+	g.queue.assign(number, p, seen, s.offset >= 0 && p.base != s.offset)
 	s.ready = true
 	return true
 }
