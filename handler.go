@@ -44,8 +44,8 @@ type Handler struct {
 	Key string `json:"key,omitempty"`
 
 	// Methods are the request methods that are queued; all others go to the
-	// next handler. GET, HEAD, OPTIONS, TRACE and CONNECT cannot be: they ask for
-	// what is there. Default: POST, PUT, PATCH, DELETE.
+	// next handler. GET can be queued where it has something done that takes a
+	// while, such as a report; OPTIONS, TRACE and CONNECT cannot. Default: POST, PUT, PATCH, DELETE.
 	Methods []string `json:"methods,omitempty"`
 
 	// Wait is how long to hold a request for the worker's real answer before

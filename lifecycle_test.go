@@ -317,7 +317,7 @@ func TestConfigurationMistakes(t *testing.T) {
 		"origin with a path":   {&App{}, orders(func(r *Handler) { r.CORS = []string{"https://x/path"} }), "is no origin"},
 		"method":               {&App{}, orders(func(r *Handler) { r.Methods = []string{"PO ST"} }), "no name that HTTP knows"},
 		"empty method":         {&App{}, orders(func(r *Handler) { r.Methods = []string{""} }), "no name that HTTP knows"},
-		"method not queued":    {&App{}, orders(func(r *Handler) { r.Methods = []string{"POST", "get"} }), "methods: GET is answered at once"},
+		"method not queued":    {&App{}, orders(func(r *Handler) { r.Methods = []string{"POST", "trace"} }), "methods: TRACE is about the connection"},
 		"body as owner":        {&App{}, orders(func(r *Handler) { r.Bind = "{http.request.body_base64}" }), "those who read a stream send no body"},
 		"header":               {&App{}, orders(func(r *Handler) { r.Headers = []string{"X Foo"} }), "no name that HTTP knows"},
 		"admit":                {&App{}, orders(func(r *Handler) { r.Admit = -1 }), "admit is -1ns"},

@@ -63,8 +63,8 @@ func validOrigins(origins []string) error {
 func validMethods(methods []string) error {
 	for _, method := range methods {
 		switch method {
-		case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace, http.MethodConnect:
-			return fmt.Errorf("methods: %s is answered at once, since it asks for what is there; name methods that have something done, such as POST", method)
+		case http.MethodOptions, http.MethodTrace, http.MethodConnect:
+			return fmt.Errorf("methods: %s is about the connection or the server and cannot be queued; name methods that have something done, such as POST", method)
 		}
 	}
 	return validTokens("methods", methods)
@@ -80,7 +80,7 @@ var otherMethods = strings.Fields(`ACL BASELINE-CONTROL BIND CHECKIN CHECKOUT CO
 func unheardOf(methods []string) []string {
 	return slices.DeleteFunc(slices.Clone(methods), func(method string) bool {
 		switch method {
-		case http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete:
+		case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete:
 			return true
 		}
 		return slices.Contains(otherMethods, method)
