@@ -28,8 +28,8 @@ type Config struct {
 	// rebalance included: what comes in until then is counted in. Default 8s.
 	Lead time.Duration
 	// UpEvery is the shortest time from one raise to the next, so that workers
-	// can begin before it is told again that they are missing. Raises from 0 do
-	// not wait. Default 5s.
+	// can begin before it is told again that they are missing. Raises from 0, and
+	// by half or more, do not wait. Default 15s.
 	UpEvery time.Duration
 	// DownAfter is how long fewer workers must have been enough, and how long
 	// the last change must be past, until their number is lowered. Default 30s.
@@ -81,7 +81,7 @@ func (c Config) withDefaults() Config {
 	span(&c.Drain, 10*time.Second)
 	span(&c.Idle, time.Minute)
 	span(&c.Lead, 8*time.Second)
-	span(&c.UpEvery, 5*time.Second)
+	span(&c.UpEvery, 15*time.Second)
 	span(&c.DownAfter, 30*time.Second)
 	span(&c.Stuck, time.Minute)
 	span(&c.Hold, 10*time.Minute)

@@ -33,16 +33,12 @@ type Decision struct {
 	// Reason says all this in a sentence.
 	Reason string
 
-	enough int // what would have been enough, with some room: the number is not lowered below it
+	enough int // what was enough: for a while the number is not lowered below it
 }
 
-// Slacks keep the number from following the noise of its load. A raise has to be
-// missing by more than the first share of the load; the rest shows as backlog soon. A lower
-// number has to leave the second share free.
-const (
-	slackUp   = 0.04
-	slackDown = 0.01
-)
+// slack keeps the number from following the noise of its load: a raise has to be
+// missing by more than this share of it. The rest shows as backlog soon.
+const slack = 0.02
 
 // patience is the part of the drain target that a backlog may take to be worked
 // off without bringing more workers.
@@ -95,7 +91,7 @@ func Decide(c Config, h History) Decision {
 	var why bound
 	d.Wanted, why = c.within(now, l, c.workers(l, now, 0))
 	missing := c.missing(now, l, d.From)
-	d.enough, _ = c.within(now, l, c.workers(l, now, slackDown))
+	d.enough = d.Wanted
 	if few := c.tooFew(h, d); few > 0 {
 		d.enough = max(d.enough, min(few+1, d.From))
 	}
@@ -118,13 +114,13 @@ func Decide(c Config, h History) Decision {
 func (c Config) missing(now Measurement, l load, n int) int {
 	steady := l
 	steady.forBacklog = 0
-	inflow, _ := c.within(now, l, c.workers(steady, now, -slackUp))
+	inflow, _ := c.within(now, l, c.workers(steady, now, -slack))
 	if change := (l.forInflow - float64(n)) * c.Lead.Seconds() / c.Drain.Seconds(); change >= 0 {
 		l.forBacklog += change
 	} else {
 		l.forBacklog = min(l.forBacklog, max(0, l.behind+change))
 	}
-	all, _ := c.within(now, l, c.workers(l, now, -slackUp))
+	all, _ := c.within(now, l, c.workers(l, now, -slack))
 	if inflow <= n && l.forBacklog <= patience*float64(n) {
 		return min(all, n)
 	}
@@ -150,15 +146,15 @@ func (c Config) tooFew(h History, d Decision) int {
 }
 
 // workers is the formula, for a load that is larger by a share of itself.
-func (c Config) workers(l load, now Measurement, slack float64) int {
-	n := int(math.Ceil((l.forInflow+l.forBacklog)*(1+slack) - 1e-9))
+func (c Config) workers(l load, now Measurement, more float64) int {
+	n := int(math.Ceil((l.forInflow+l.forBacklog)*(1+more) - 1e-9))
 	if l.evenly <= 0 || c.Keyed {
 		return n
 	}
 	// Whole partitions are shared: some workers have one more than others, and
 	// theirs must leave room.
 	partitions := len(now.Partitions)
-	each := max(1, int(math.Min(float64(partitions), (1-l.room+1e-9)/(l.evenly*(1+slack)))))
+	each := max(1, int(math.Min(float64(partitions), (1-l.room+1e-9)/(l.evenly*(1+more)))))
 	return max(n, (partitions+each-1)/each)
 }
 

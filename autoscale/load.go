@@ -99,15 +99,36 @@ func loadOf(c Config, h History) load {
 		l.busy = l.busy || rate.in > 0 && !now.Partitions[i].Paused
 	}
 	if l.active > 0 && !c.Keyed {
-		mean := l.inWorkers / float64(l.active)
 		l.evenly = l.forInflow / float64(l.active)
-		for i, rate := range flows {
-			if counts[i] && seconds*rate.in > 1 && seconds*rate.in > 2*mean {
-				l.hot = append(l.hot, int32(i)) //nolint:gosec // partition numbers are 32 bits
-			}
-		}
+		l.hot = hot(h.Looks, counts, seconds)
 	}
 	return l
+}
+
+// hotSpan is how long more than a worker can do must have come into a partition,
+// on average, for it to be called hot.
+const hotSpan = 40 * time.Second
+
+// hot lists the partitions into which more comes than one worker can do at so
+// many seconds a record, and more than twice of what comes into others.
+func hot(looks []Measurement, counts []bool, seconds float64) []int32 {
+	if looks[len(looks)-1].At.Sub(looks[0].At) < hotSpan {
+		return nil
+	}
+	flows := rates(looks, hotSpan)
+	sum, n := 0.0, 0
+	for i, flow := range flows {
+		if counts[i] {
+			sum, n = sum+flow.in, n+1
+		}
+	}
+	var found []int32
+	for i, flow := range flows {
+		if counts[i] && seconds*flow.in > 1 && flow.in*float64(n) > 2*sum {
+			found = append(found, int32(i)) //nolint:gosec // partition numbers are 32 bits
+		}
+	}
+	return found
 }
 
 // lastGood gives the newest backlog of a partition that is known, 0 if there is none.

@@ -63,7 +63,7 @@ func (c Config) raise(h History, d Decision, n, to int) (int, keep) {
 		return to, follows // nobody is stopped by that
 	}
 	last := h.lastChange(func(d Decision) bool { return d.Workers > d.From && d.From > 0 })
-	if last != nil && d.At.Sub(last.At) < c.UpEvery {
+	if last != nil && d.At.Sub(last.At) < c.UpEvery && 2*to < 3*n {
 		return n, heldUp
 	}
 	if !c.affords(h, d.At, n, to) {
