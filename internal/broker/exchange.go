@@ -164,6 +164,11 @@ const maxDead = 64
 // when the broker cannot have got anything of it. A context without a deadline
 // gets one: the Transport watches nothing else while it reads.
 func (c *Client) ask(ctx context.Context, broker int32, r kmsg.Request) (kmsg.Response, error) {
+	return c.askRouted(ctx, broker, r, func(e *exchange) protocol.Message { return e })
+}
+
+// askRouted does so with a message that says otherwise where it goes.
+func (c *Client) askRouted(ctx context.Context, broker int32, r kmsg.Request, route func(*exchange) protocol.Message) (kmsg.Response, error) {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, requestTimeout)
@@ -173,7 +178,7 @@ func (c *Client) ask(ctx context.Context, broker int32, r kmsg.Request) (kmsg.Re
 	var err error
 	for range maxDead {
 		e := &exchange{request: r, broker: broker}
-		m, err = c.transport.RoundTrip(ctx, c.api.Addr, e)
+		m, err = c.transport.RoundTrip(ctx, c.api.Addr, route(e))
 		if err != nil && e.abandon() {
 			err = fmt.Errorf("%w: %w", ErrNotSent, c.reach.explain(err))
 		}

@@ -206,12 +206,7 @@ func (g *generation) sendHeartbeat(ctx context.Context) {
 	sent := time.Since(g.began)
 	ctx, cancel := context.WithTimeout(ctx, sessionTimeout-drain)
 	defer cancel()
-	answer, err := g.d.config.Broker.API().Heartbeat(ctx, &kafka.HeartbeatRequest{
-		GroupID: g.kg.GroupID, GenerationID: g.kg.ID, MemberID: g.kg.MemberID,
-	})
-	if err == nil {
-		err = answer.Error
-	}
+	err := g.d.config.Broker.Heartbeat(ctx, g.kg.GroupID, g.kg.ID, g.kg.MemberID)
 	switch {
 	case err == nil, errors.Is(err, kafka.RebalanceInProgress):
 		g.beat.Store(int64(sent))

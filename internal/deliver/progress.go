@@ -152,7 +152,7 @@ type past struct {
 	givenUp bool
 }
 
-func (p *progress) past(offset int64) past {
+func (p progress) past(offset int64) past {
 	n := p.tries[offset]
 	return past{n % startedMark, n&startedMark != 0, n&givenUpMark != 0}
 }
