@@ -30,8 +30,8 @@ const (
 	optimumRow = "clairvoyant"
 )
 
-// Compare plays all policies on a trace, for seeds from 1.
-func Compare(p Params, tr Trace, seeds int) Comparison {
+// Compare plays all policies on a trace, for so many seeds from the first on.
+func Compare(p Params, tr Trace, first uint64, seeds int) Comparison {
 	c := Comparison{Trace: tr, Seeds: seeds}
 	policies := []func() Policy{
 		func() Policy { return Ours(p) },
@@ -48,13 +48,14 @@ func Compare(p Params, tr Trace, seeds int) Comparison {
 		}
 		runs[name] = append(runs[name], r)
 	}
-	for seed := range uint64(seeds) {
-		logs := tr.draw(seed+1, p.Partitions)
+	for n := range uint64(seeds) {
+		seed := first + n
+		logs := tr.draw(seed, p.Partitions)
 		for _, begin := range policies {
 			policy := begin()
-			add(policy.Name(), run(p, tr, logs, seed+1, policy))
+			add(policy.Name(), run(p, tr, logs, seed, policy))
 		}
-		add(optimumRow, clairvoyant(p, tr, logs, seed+1))
+		add(optimumRow, clairvoyant(p, tr, logs, seed))
 	}
 	for _, name := range names {
 		c.Rows = append(c.Rows, row(name, runs[name]))

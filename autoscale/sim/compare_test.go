@@ -14,7 +14,7 @@ import (
 func TestCompareWritesATableAndAPlot(t *testing.T) {
 	tr := always(8, 900)
 	tr.Name = "a & b"
-	c := Compare(Defaults(), tr, 2)
+	c := Compare(Defaults(), tr, 1, 2)
 	var table bytes.Buffer
 	if err := WriteTable(&table, []Comparison{c}); err != nil {
 		t.Fatal(err)

@@ -27,21 +27,25 @@ func clairvoyant(p Params, tr Trace, logs [][]record, seed uint64) Result {
 	var best Result
 	found := false
 	demand := demand(tr, logs)
-	for _, wait := range []float64{0.1, 0.4, 0.7} {
-		curve := smoothest(demand, wait*p.Target)
-		for _, spare := range []float64{0, 0.05, 0.1, 0.2, 0.35} {
-			for _, even := range []bool{false, true} {
-				plan := plan(p, curve, spare, even)
-				r := run(p, tr, logs, seed, plan)
-				good := r.InTime >= goodShare
-				switch {
-				case good && (!found || r.WorkerSeconds < best.WorkerSeconds),
-					!found && r.InTime > best.InTime:
-					best = r
+	try := func(spares ...float64) {
+		for _, wait := range []float64{0.1, 0.4, 0.7} {
+			curve := smoothest(demand, wait*p.Target)
+			for _, spare := range spares {
+				for _, even := range []bool{false, true} {
+					r := run(p, tr, logs, seed, plan(p, curve, spare, even))
+					good := r.InTime >= goodShare
+					switch {
+					case good && (!found || r.WorkerSeconds < best.WorkerSeconds),
+						!found && r.InTime > best.InTime:
+						best = r
+					}
+					found = found || good
 				}
-				found = found || good
 			}
 		}
+	}
+	if try(0, 0.05, 0.1, 0.2, 0.35); !found {
+		try(0.6, 1, 2, 1000) // the last is all there may be, whenever there is work
 	}
 	return best
 }

@@ -1,7 +1,7 @@
 // Command cmd plays all policies on all traces, prints the table, and writes it
 // and a plot of each trace into a folder:
 //
-//	go run ./autoscale/sim/cmd [-seeds 20] [-trace name] [-out folder]
+//	go run ./autoscale/sim/cmd [-seeds 20] [-first 1001] [-trace name] [-out folder]
 package main
 
 import (
@@ -17,17 +17,18 @@ import (
 
 func main() {
 	seeds := flag.Int("seeds", 20, "how many `seeds` each trace is played with")
+	first := flag.Uint64("first", 1001, "the first `seed`; the policies were made with 1 to 20")
 	only := flag.String("trace", "", "play only the traces whose `name` contains this")
 	out := flag.String("out", "", "write table.md and the plots into this `folder`")
 	flag.Parse()
-	if err := play(*seeds, *only, *out); err != nil {
+	if err := play(*first, *seeds, *only, *out); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
 // play makes all comparisons, one after the other.
-func play(seeds int, only, out string) error {
+func play(first uint64, seeds int, only, out string) error {
 	if seeds < 1 {
 		return fmt.Errorf("-seeds %d: at least one is needed", seeds)
 	}
@@ -35,7 +36,7 @@ func play(seeds int, only, out string) error {
 	for _, trace := range sim.Traces() {
 		if strings.Contains(trace.Name, only) {
 			fmt.Fprintln(os.Stderr, trace.Name)
-			all = append(all, sim.Compare(sim.Defaults(), trace, seeds))
+			all = append(all, sim.Compare(sim.Defaults(), trace, first, seeds))
 		}
 	}
 	if len(all) == 0 {
