@@ -61,7 +61,7 @@ func (g *generation) bury(j *job, log *zap.Logger, options Options, l letter) {
 	}
 	fields := []zap.Field{zap.Int("attempts", l.attempts), zap.Int("code", l.code), zap.String("reason", l.reason)}
 	again := func(what string, err error) {
-		if !l.told && g.holds() {
+		if !l.told && g.ended() == nil {
 			// Its key waits for as long as this lasts, so somebody has to know.
 			log.Error(what+"; the request is kept until it can be given up", append(fields, zap.String("dead_letter", options.DeadLetter), zap.Error(err))...)
 			l.told = true
@@ -96,8 +96,8 @@ func (g *generation) bury(j *job, log *zap.Logger, options Options, l letter) {
 // post produces the dead letter. One that is too large with what it says besides
 // goes as the record that it was, which its own topic has taken.
 func (g *generation) post(j *job, topic string, l letter) error {
-	if !g.holds() {
-		return errLost
+	if err := g.ended(); err != nil {
+		return err
 	}
 	ctx, cancel := context.WithTimeout(g.tries, replyTimeout)
 	defer cancel()

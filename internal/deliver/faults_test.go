@@ -321,7 +321,7 @@ func TestUse(t *testing.T) {
 func TestPanics(t *testing.T) {
 	virtually(t, func(t *testing.T, r *rig) {
 		r.deliver(options(func(w http.ResponseWriter, req *http.Request) error {
-			w.(http.Flusher).Flush() // with nothing to send
+			w.(http.Flusher).Flush() //nolint:forbidigo // as handlers of others may; there is nothing to send
 			switch req.Header.Get(HeaderStreamID) {
 			case "s0":
 				panic("oh")

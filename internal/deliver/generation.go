@@ -102,6 +102,18 @@ func (g *generation) holds() bool {
 	return time.Since(g.began)-time.Duration(g.beat.Load()) < sessionTimeout-drain
 }
 
+// ended tells why nothing may be produced any more, nil if it may: what a
+// cancelled try finds out counts for nothing, and may be another's by now.
+func (g *generation) ended() error {
+	if err := context.Cause(g.tries); err != nil {
+		return err
+	}
+	if !g.holds() {
+		return errLost
+	}
+	return nil
+}
+
 // lose says that the partitions may be another's.
 func (g *generation) lose() { g.loseOnce.Do(func() { close(g.lost) }) }
 

@@ -125,7 +125,7 @@ func (g *generation) fail(j *job, log *zap.Logger, options Options, request reco
 // report tells the client how its request stands. It is told once, and what
 // cannot be told now is soon out of date.
 func (g *generation) report(request record.Request, status record.Status) {
-	if request.ReplyTopic == "" || !g.holds() {
+	if request.ReplyTopic == "" || g.ended() != nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(g.tries, replyTimeout)
@@ -144,8 +144,8 @@ func (g *generation) reply(r record.Reply, request record.Request) error {
 	}
 	rec := r.Record()
 	for {
-		if !g.holds() {
-			return errLost
+		if err := g.ended(); err != nil {
+			return err
 		}
 		ctx, cancel := context.WithTimeout(g.tries, replyTimeout)
 		err := g.d.config.Producer.Produce(ctx, request.ReplyTopic, request.ReplyPartition, rec)
