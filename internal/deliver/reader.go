@@ -117,14 +117,20 @@ func (r *reader) read(ctx context.Context, leader int32, numbers []int32, starts
 	r.mu.Lock()
 	r.wakes[leader] = wake
 	r.mu.Unlock()
-	for _, number := range numbers {
-		if !r.g.ready(ctx, leader, number, starts[number]) {
-			signal(r.stale)
-			return
-		}
-	}
-	var pause backoff.Backoff
+	// A broker may not know yet that it leads, and a connection may break: what is
+	// not ready is tried again, and does not hold up what is. Should another lead
+	// by now, ctx ends.
+	unready := slices.Clone(numbers)
+	var again time.Time
+	var pause, readyPause backoff.Backoff
 	for round := 0; ctx.Err() == nil; round++ {
+		if len(unready) > 0 && !time.Now().Before(again) {
+			unready = slices.DeleteFunc(unready, func(number int32) bool { return r.g.ready(ctx, leader, number, starts[number]) })
+			if len(unready) > 0 {
+				signal(r.stale)
+				again = time.Now().Add(readyPause.Next())
+			}
+		}
 		q := r.request(leader, numbers, round)
 		if len(q.From) == 0 {
 			r.await(ctx, wake)

@@ -26,7 +26,7 @@ const headerReplay = "osmosis-replay"
 // try has a record answered, and sees to what follows from the answer. It runs
 // on a goroutine of its own, and ends with one of the queue's done and park.
 func (g *generation) try(j *job) {
-	log := g.d.log.With(g.fields(zap.Int32("partition", j.partition().number), zap.Int64("offset", j.record.Offset), zap.String("stream", j.id))...)
+	log := g.d.log.WithLazy(g.fields(zap.Int32("partition", j.partition().number), zap.Int64("offset", j.record.Offset), zap.String("stream", j.id))...)
 	request, err := record.ParseRequest(j.record.Record)
 	options := g.d.options()
 	_, replay := j.record.Header(headerReplay)
