@@ -51,7 +51,7 @@ func (v *visit) serveCancel(w http.ResponseWriter, r *http.Request, callOff func
 		}
 	}
 	if status := after.end.End.Status; status != record.StateCancelled {
-		return writeProblem(w, r, problem{Status: http.StatusConflict, Detail: "The request can not be cancelled any more, its stream has ended: " + string(status) + "."})
+		return writeProblem(w, r, problem{Status: http.StatusConflict, Detail: "The request cannot be cancelled any more, its stream has ended: " + string(status) + "."})
 	}
 	body, err := json.Marshal(cancelled{ID: v.claims.ID, Status: record.StateCancelled, Was: before.status})
 	if err != nil {
