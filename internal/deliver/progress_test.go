@@ -178,3 +178,30 @@ func sealed(text string) string {
 	binary.BigEndian.PutUint32(b, crc32.Checksum(b[4:], castagnoli))
 	return metadataVersion + base64.RawURLEncoding.EncodeToString(b)
 }
+
+// What is known beside the number of tries survives a commit, and a new count
+// takes it away.
+func TestMarks(t *testing.T) {
+	p := progress{base: 3}
+	p.start(3)
+	p.fail(4)
+	p.start(4)
+	p.fail(5)
+	p.fail(5)
+	p.giveUp(5)
+	back, err := parseProgress(3, p.encode())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for offset, want := range map[int64]past{3: {0, true, false}, 4: {1, true, false}, 5: {2, false, true}, 6: {}} {
+		if got := back.past(offset); got != want {
+			t.Errorf("%d: %+v, want %+v", offset, got, want)
+		}
+	}
+	for range startedMark + 5 {
+		back.fail(4) // and never becomes a mark itself
+	}
+	if got := back.past(4); got.started || got.givenUp || got.failed != startedMark-1 {
+		t.Errorf("%+v", got)
+	}
+}
