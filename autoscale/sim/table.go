@@ -27,7 +27,7 @@ func WriteTable(out io.Writer, all []Comparison) error {
 		if !v.OptimumCan {
 			near = "it cannot either"
 		}
-		w.printf("| %s | %s | %s | %.2f | %s |\n", c.Trace.Name, yes(v.BeatsKEDA), yes(v.CheapestToo), v.Ratio, near)
+		w.printf("| %s | %s | %s | %.2f | %s |\n", c.Trace.Name, yes(v.BeatsKEDA), yes(v.Cheapest), v.Ratio, near)
 	}
 	return w.err
 }
