@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"time"
 
 	"github.com/segmentio/kafka-go/sasl"
 )
@@ -33,7 +34,7 @@ func newDialer(c Config, r *reach) dialer {
 func (d dialer) dial(ctx context.Context, network, address string) (net.Conn, error) {
 	conn, err := d.open(ctx, network, address)
 	if err != nil {
-		if ctx.Err() == nil {
+		if !over(ctx) {
 			d.reach.set(err)
 		}
 		return nil, err
@@ -47,6 +48,13 @@ func (d dialer) dial(ctx context.Context, network, address string) (net.Conn, er
 	}
 	d.reach.set(fmt.Errorf("%s: %w", address, ErrNoHandshake)) // until it does
 	return &guard{Conn: conn, address: address, reach: d.reach, login: d.login}, nil
+}
+
+// over tells whether the caller's time is. A dial that was given that time fails
+// a moment before the context says so, and tells nothing about the other side.
+func over(ctx context.Context) bool {
+	deadline, ok := ctx.Deadline()
+	return ctx.Err() != nil || ok && !time.Now().Before(deadline)
 }
 
 // dialWatched is dial for connections that rest between requests.
