@@ -1,8 +1,9 @@
 // Package autoscale sizes the workers of a topic by what is waiting for them.
 //
-// It is made of three things that meet in one loop: measure what flows in and
-// out, decide how many workers that takes, act on it. So far it acts: a Crew
-// keeps a number of workers running. It knows no Caddy; the modules that a
+// It is made of three things: measure what flows in and out, decide how many
+// workers that takes (Decide, a pure function), act on it (a Crew keeps a number of
+// workers running). No loop joins them yet: a Crew is told one number by the
+// configuration. The package knows no Caddy; the modules that a
 // configuration names live in the root package.
 //
 // # Concurrency
