@@ -148,6 +148,12 @@ func decode(f FetchFrom, p *kmsg.FetchResponseTopicPartition, allowed *allowance
 		Next: next, HighWatermark: p.HighWatermark, Stable: p.LastStableOffset, LogStart: p.LogStartOffset,
 		Err: failure(p.ErrorCode),
 	}
+	if !inOrder(f.Offset, got.Records, next) {
+		// A batch that says so is broken, or its end lies beyond what a number holds.
+		out.Next = f.Offset
+		out.Err = fmt.Errorf("decode records of topic %q, partition %d, offset %d: a batch has offsets that no log has", f.Topic, f.Partition, f.Offset)
+		return out
+	}
 	var bomb *kgo.ErrDecompressTooLarge
 	switch {
 	case out.Err != nil || errors.Is(got.Err, errEnough):
@@ -182,4 +188,16 @@ func decode(f FetchFrom, p *kmsg.FetchResponseTopicPartition, allowed *allowance
 		}
 	}
 	return out
+}
+
+// inOrder tells whether the offsets of records rise from the one asked for to the
+// one to go on with.
+func inOrder(from int64, records []*kgo.Record, next int64) bool {
+	for _, r := range records {
+		if r.Offset < from || r.Offset >= next {
+			return false
+		}
+		from = r.Offset + 1
+	}
+	return from <= next
 }
