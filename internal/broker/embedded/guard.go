@@ -77,6 +77,27 @@ func verdict(reason string) (code int16, message *string) {
 	return kerr.PolicyViolation.Code, &reason
 }
 
+// inTopic gives the first reason to refuse a topic's settings; empty: none.
+func inTopic[C any](settings []C, read func(C) (name string, value *string)) string {
+	for _, c := range settings {
+		if reason := topicSetting(read(c)); reason != "" {
+			return reason
+		}
+	}
+	return ""
+}
+
+// inResource does the same for a topic or another thing that has settings.
+func inResource[C any](kind kmsg.ConfigResourceType, settings []C, read func(C) (name string, value *string)) string {
+	switch kind {
+	case kmsg.ConfigResourceTypeBroker:
+		return ownSetting
+	case kmsg.ConfigResourceTypeTopic:
+		return inTopic(settings, read)
+	}
+	return ""
+}
+
 // refuseTopics answers a request for topics of which one has a refused setting;
 // nil: none has.
 func refuseTopics(q kmsg.Request) kmsg.Response {
@@ -84,12 +105,7 @@ func refuseTopics(q kmsg.Request) kmsg.Response {
 	answer := request.ResponseKind().(*kmsg.CreateTopicsResponse)
 	refused := false
 	for _, t := range request.Topics {
-		var reason string
-		for _, c := range t.Configs {
-			if reason == "" {
-				reason = topicSetting(c.Name, c.Value)
-			}
-		}
+		reason := inTopic(t.Configs, func(c kmsg.CreateTopicsRequestTopicConfig) (string, *string) { return c.Name, c.Value })
 		refused = refused || reason != ""
 		at := kmsg.NewCreateTopicsResponseTopic()
 		at.Topic = t.Topic
@@ -108,17 +124,7 @@ func refuseConfigs(q kmsg.Request) kmsg.Response {
 	answer := request.ResponseKind().(*kmsg.AlterConfigsResponse)
 	refused := false
 	for _, r := range request.Resources {
-		var reason string
-		switch r.ResourceType {
-		case kmsg.ConfigResourceTypeBroker:
-			reason = ownSetting
-		case kmsg.ConfigResourceTypeTopic:
-			for _, c := range r.Configs {
-				if reason == "" {
-					reason = topicSetting(c.Name, c.Value)
-				}
-			}
-		}
+		reason := inResource(r.ResourceType, r.Configs, func(c kmsg.AlterConfigsRequestResourceConfig) (string, *string) { return c.Name, c.Value })
 		refused = refused || reason != ""
 		at := kmsg.NewAlterConfigsResponseResource()
 		at.ResourceType, at.ResourceName = r.ResourceType, r.ResourceName
@@ -138,18 +144,12 @@ func refuseIncremental(q kmsg.Request) kmsg.Response {
 	answer := request.ResponseKind().(*kmsg.IncrementalAlterConfigsResponse)
 	refused := false
 	for _, r := range request.Resources {
-		var reason string
-		switch r.ResourceType {
-		case kmsg.ConfigResourceTypeBroker:
-			reason = ownSetting
-		case kmsg.ConfigResourceTypeTopic:
-			for _, c := range r.Configs {
-				adds := c.Op == kmsg.IncrementalAlterConfigOpSet || c.Op == kmsg.IncrementalAlterConfigOpAppend
-				if adds && reason == "" {
-					reason = topicSetting(c.Name, c.Value)
-				}
+		reason := inResource(r.ResourceType, r.Configs, func(c kmsg.IncrementalAlterConfigsRequestResourceConfig) (string, *string) {
+			if c.Op == kmsg.IncrementalAlterConfigOpSet || c.Op == kmsg.IncrementalAlterConfigOpAppend {
+				return c.Name, c.Value
 			}
-		}
+			return "", nil
+		})
 		refused = refused || reason != ""
 		at := kmsg.NewIncrementalAlterConfigsResponseResource()
 		at.ResourceType, at.ResourceName = r.ResourceType, r.ResourceName
