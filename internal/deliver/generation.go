@@ -165,15 +165,13 @@ func (g *generation) end() {
 	}
 	select {
 	case <-idle:
-	case <-after(lastTry):
+	case <-time.After(lastTry):
 		// A handler that does not mind its context cannot be ended. What it
 		// still does counts for nothing: its record has been tried and failed.
 		g.d.log.Error("tries go on although they were cancelled", g.fields(zap.Int("tries", g.queue.close()))...)
 	}
 	g.cancel(errEnded)
 }
-
-func after(d time.Duration) <-chan time.Time { return time.NewTimer(d).C }
 
 // confirm asks the coordinator whether the generation is still this member's,
 // until it has an answer: the process may have been frozen since it has joined.
