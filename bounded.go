@@ -3,6 +3,7 @@ package osmosis
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -15,6 +16,7 @@ type bounded struct {
 	once  sync.Once
 	timed context.Context
 	stop  context.CancelFunc
+	over  atomic.Bool
 }
 
 // Deadline gives the earlier of its own and the parent's.
@@ -28,13 +30,18 @@ func (b *bounded) Deadline() (time.Time, bool) {
 // Done makes the timer.
 func (b *bounded) Done() <-chan struct{} { return b.start().Done() }
 
-// Err says that the time is over even where nobody has waited for it.
+// Err says that the time is over even where nobody has waited for it. It is
+// never nil once Done is closed: a context made of this one may look as late as
+// after cancel, in a goroutine of package context, which panics on nil.
 func (b *bounded) Err() error {
 	if err := b.Context.Err(); err != nil {
 		return err
 	}
 	if !time.Now().Before(b.at) {
 		return context.DeadlineExceeded
+	}
+	if b.over.Load() {
+		return context.Canceled
 	}
 	return nil
 }
@@ -44,8 +51,9 @@ func (b *bounded) start() context.Context {
 	return b.timed
 }
 
-// cancel lets go of the timer, where there is one.
+// cancel ends the context and lets go of the timer, where there is one.
 func (b *bounded) cancel() {
+	b.over.Store(true)
 	b.once.Do(func() { b.timed, b.stop = b.Context, func() {} })
 	b.stop()
 }

@@ -3,6 +3,7 @@ package osmosis
 import (
 	"context"
 	"errors"
+	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -42,4 +43,20 @@ func TestBounded(t *testing.T) {
 			t.Errorf("%v", left.Err())
 		}
 	})
+}
+
+// A context made of a bounded one may be told of the end after that has let go
+// of its timer, if its goroutine did not run before; by then too there is an error.
+func TestBoundedOutlived(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	for range 100 {
+		b := &bounded{Context: t.Context(), at: time.Now().Add(time.Hour)}
+		_, cancel := context.WithCancel(b)
+		cancel()
+		b.cancel()
+		if err := b.Err(); !errors.Is(err, context.Canceled) {
+			t.Fatalf("done, and the error is %v", err)
+		}
+		runtime.Gosched()
+	}
 }
