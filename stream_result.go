@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -116,7 +117,7 @@ func writeFinal(w http.ResponseWriter, r *http.Request, f *finalReply, timeout t
 				h.Add(name, value)
 			}
 		default:
-			h[name] = values
+			h[name] = slices.Clone(values) // other handlers may write into it, and the reply is not theirs
 		}
 	}
 	switch status {

@@ -136,3 +136,33 @@ func TestWaitResult(t *testing.T) {
 		}
 	})
 }
+
+// rewriting replaces in header values where they lie, as Caddy's `header` does
+// with a search and a replacement, when the header is written.
+type rewriting struct{ http.ResponseWriter }
+
+func (w rewriting) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (w rewriting) WriteHeader(status int) {
+	values := w.Header()["X-Next"]
+	for i := range values {
+		values[i] = strings.ReplaceAll(values[i], "/a", "/a/a")
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// What handlers around the gateway do to a response's header is done to that
+// response, and not to the reply in memory, which others get as well.
+func TestResultHeaderIsTheResponsesOwn(t *testing.T) {
+	virtually(t, func(t *testing.T, s *gateway) {
+		s.server.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.serve(rewriting{w}, r) })
+		c := s.accept()
+		s.reply(c, record.Reply{Header: http.Header{"X-Next": {"/a"}}, Body: []byte("done")})
+		for range 2 {
+			a := s.get(s.path(c)+"/result", "Prefer", "wait=5").want(t, http.StatusOK)
+			if got := a.Header.Get("X-Next"); got != "/a/a" {
+				t.Errorf("X-Next: %s", got)
+			}
+		}
+	})
+}
