@@ -535,3 +535,15 @@ func TestClaimsTopic(t *testing.T) {
 		t.Errorf("%+v", spec)
 	}
 }
+
+// A configuration that allows topics to be made makes that of the claims, though
+// the one before did not.
+func TestClaimsTopicIsMadeAfterAReload(t *testing.T) {
+	queueing(t, &Handler{}, func(t *testing.T, s *storefront) {
+		s.startClaims()
+		s.send(s.post("tea", "Idempotency-Key", "k")).want(t, 503, "Nothing was queued")
+		s.app.settings.create.Off = false
+		s.startClaims()
+		s.send(s.post("tea", "Idempotency-Key", "k")).want202(t, false)
+	}, func(a *App) { a.Create = &Create{Off: true} })
+}

@@ -45,9 +45,11 @@ type Book struct {
 	work   sync.WaitGroup
 	begin  sync.Once
 
-	mu    sync.Mutex
-	table *table
-	life  *life
+	mu     sync.Mutex
+	table  *table
+	life   *life
+	spec   broker.TopicSpec // of the topic, for when it is missing
+	create bool             // whether it is then made
 }
 
 // New makes a Book. It asks nobody for anything before Start.
@@ -64,12 +66,20 @@ func New(c Config) *Book {
 }
 
 // Start begins to read. The spec describes the topic for when it is missing;
-// with create it is then made. Only the first call counts.
+// with create it is then made. Later calls only change these two: a configuration
+// may allow what the one before did not.
 func (b *Book) Start(spec broker.TopicSpec, create bool) {
-	b.begin.Do(func() {
-		r := &reader{book: b, spec: spec, create: create}
-		b.work.Go(func() { r.run(b.ctx) })
-	})
+	b.mu.Lock()
+	b.spec, b.create = spec, create
+	b.mu.Unlock()
+	b.begin.Do(func() { b.work.Go(func() { (&reader{book: b}).run(b.ctx) }) })
+}
+
+// wanted gives what the last Start said.
+func (b *Book) wanted() (spec broker.TopicSpec, create bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.spec, b.create
 }
 
 // Close ends the reading and waits for that. Calls that wait get an error.

@@ -12,6 +12,7 @@ import (
 	"github.com/segmentio/kafka-go"
 	"go.uber.org/zap"
 
+	"github.com/osmosis-gateway/caddy-osmosis/internal/backoff"
 	"github.com/osmosis-gateway/caddy-osmosis/internal/broker"
 )
 
@@ -36,32 +37,28 @@ const (
 // It goes in rounds. In each the topic is looked at, and then its partitions are
 // read, with one goroutine for each broker that leads some, until one of them
 // meets an error or the topic has changed.
-type reader struct {
-	book   *Book
-	spec   broker.TopicSpec
-	create bool
-}
+type reader struct{ book *Book }
 
 // run reads until the context ends.
 func (r *reader) run(ctx context.Context) {
-	var pause backoff
+	var pause backoff.Backoff
 	for {
 		began := time.Now()
 		err := r.round(ctx)
 		if ctx.Err() != nil {
 			return
 		}
-		if time.Since(began) > maxBackoff { // it went well for a while
-			pause.reset()
+		if time.Since(began) > backoff.Most { // it went well for a while
+			pause.Reset()
 		}
 		if err != nil {
 			level := zap.DebugLevel
-			if pause.failures == 0 { // the tries that follow say the same
+			if pause.Failures() == 0 { // the tries that follow say the same
 				level = zap.WarnLevel
 			}
-			r.book.log.Log(level, "claims not read", zap.String("topic", r.spec.Name), zap.Error(err))
+			r.book.log.Log(level, "claims not read", zap.String("topic", Topic), zap.Error(err))
 		}
-		pause.sleep(ctx)
+		pause.Sleep(ctx)
 	}
 }
 
@@ -110,10 +107,11 @@ var errLeaderless = errors.New("no partition has a leader")
 func (r *reader) find(ctx context.Context) (broker.Topic, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
-	if r.create {
-		return r.book.config.Broker.Ensure(ctx, r.spec)
+	spec, create := r.book.wanted()
+	if create {
+		return r.book.config.Broker.Ensure(ctx, spec)
 	}
-	t, err := r.book.config.Broker.Topic(ctx, r.spec.Name)
+	t, err := r.book.config.Broker.Topic(ctx, spec.Name)
 	if errors.Is(err, kafka.UnknownTopicOrPartition) {
 		return t, fmt.Errorf("%w; create it, or let the gateway create topics", err)
 	}
