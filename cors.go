@@ -7,7 +7,7 @@ import (
 )
 
 // exposed are the response headers that a page of another site may read.
-const exposed = "Location, Retry-After, Preference-Applied, ETag, Osmosis-Status"
+const exposed = "Location, Retry-After, Preference-Applied, ETag, Osmosis-Status, Idempotent-Replayed"
 
 // maxRequestHeaders bounds the list of headers that a preflight asks for and
 // that is sent back to it.
