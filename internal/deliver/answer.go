@@ -97,12 +97,30 @@ func (g *generation) answer(request record.Request, attempt int, started func(co
 	w.untold = told
 	err = g.call(options.Handler, w, r)
 	told()
-	if err == nil {
+	if err == nil || w.answers(ctx, err) {
 		err = w.finish()
 	} else {
 		w.abandon()
 	}
 	return w.result(ctx, err)
+}
+
+// answers tells whether an error is an answer: a status that no other try would
+// change, from a handler that has written nothing and was not cut off. Caddy's
+// server answers with the status too, and with the headers that are set by then.
+func (w *response) answers(ctx context.Context, err error) bool {
+	var failure *Failure
+	if context.Cause(ctx) != nil || !errors.As(err, &failure) || failure.Code < http.StatusBadRequest || retryable(failure.Code) {
+		return false
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.status != 0 {
+		return false
+	}
+	w.header.Del("Content-Length") // of a body that was not written
+	w.begin(failure.Code)
+	return true
 }
 
 // call calls the handler. Caddy's reverse_proxy panics with
@@ -354,9 +372,12 @@ func (w *response) result(ctx context.Context, err error) result {
 	case errors.Is(err, ErrTooLarge):
 		r.verdict, r.reason = hopeless, "the broker takes no answer of this size"
 		return r
-	case errors.Is(err, errUnsent):
+	case errors.Is(err, errUnsent) && w.parts == 0:
 		r.verdict = unsent
 		return r
+	case errors.Is(err, errUnsent):
+		// Half an answer is out, and nobody will send its rest.
+		r.reason = "the rest of the answer could not be sent"
 	case errors.Is(err, errTooLong) || errors.Is(w.err, errTooLong):
 		r.verdict, r.reason = hopeless, errTooLong.Error()
 		return r

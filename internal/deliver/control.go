@@ -56,11 +56,11 @@ type control struct {
 	// cancelled are the requests that are called off, with when to forget them.
 	cancelled map[string]time.Time
 	// running are the tries to call off when that comes.
-	running map[string]func()
+	running map[string]*func()
 }
 
 func newControl() *control {
-	return &control{read: make(chan struct{}), cancelled: make(map[string]time.Time), running: make(map[string]func())}
+	return &control{read: make(chan struct{}), cancelled: make(map[string]time.Time), running: make(map[string]*func())}
 }
 
 // has tells whether a request was called off.
@@ -79,26 +79,31 @@ func (c *control) underWay(id string, callOff func()) (ended func()) {
 	if _, ok := c.cancelled[id]; ok {
 		callOff()
 	}
-	c.running[id] = callOff
+	own := &callOff
+	c.running[id] = own
 	return func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		delete(c.running, id)
+		if c.running[id] == own { // a handler that does not end may end after its successor has begun
+			delete(c.running, id)
+		}
 	}
 }
 
 // take takes a record of the control topic. What cannot be read was written by
 // a stranger, or by a newer version about something else.
-func (c *control) take(value []byte, now time.Time) {
+//
+// It gives the request that is called off, "" for none.
+func (c *control) take(value []byte, now time.Time) string {
 	var said Cancellation
 	if json.Unmarshal(value, &said) != nil || said.Cancel == "" || len(said.Cancel) > maxIDLength {
-		return
+		return ""
 	}
 	expires := time.UnixMilli(said.Expires)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !expires.After(now) {
-		return
+		return ""
 	}
 	if len(c.cancelled) >= maxCancellations {
 		for id, at := range c.cancelled {
@@ -107,13 +112,14 @@ func (c *control) take(value []byte, now time.Time) {
 			}
 		}
 		if len(c.cancelled) >= maxCancellations {
-			return
+			return ""
 		}
 	}
 	c.cancelled[said.Cancel] = expires
 	if callOff, ok := c.running[said.Cancel]; ok {
-		callOff()
+		(*callOff)()
 	}
+	return said.Cancel
 }
 
 // await waits until the control topic has been read, but not for long.
@@ -185,10 +191,21 @@ func (d *Delivery) followFrom(ctx context.Context, topic broker.Topic, next int6
 		}
 		pause.Reset()
 		for _, r := range f.Records {
-			d.control.take(r.Value, time.Now())
+			if id := d.control.take(r.Value, time.Now()); id != "" {
+				d.unpark(id)
+			}
 		}
 		if next = f.Next; next >= f.Stable {
 			d.control.ready()
 		}
+	}
+}
+
+func (d *Delivery) unpark(id string) {
+	d.mu.Lock()
+	g := d.generation
+	d.mu.Unlock()
+	if g != nil {
+		g.queue.unpark(id)
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -188,6 +190,7 @@ func (d *Delivery) serve(ctx context.Context, kg *kafka.Generation) {
 	for _, a := range kg.Assignments[d.config.Topic] {
 		numbers = append(numbers, a.ID)
 	}
+	d.forget(numbers)
 	d.control.await(ctx)
 	d.log.Info("partitions to deliver", g.fields(zap.Ints("partitions", numbers))...)
 	g.run(ctx)
@@ -270,6 +273,14 @@ func (d *Delivery) bounds(ctx context.Context, topic broker.Topic, number int32)
 		*end.offset = offset
 	}
 	return first, last, nil
+}
+
+// forget drops the windows of partitions that others have now: what those do
+// has to be read from the log anyway.
+func (d *Delivery) forget(kept []int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	maps.DeleteFunc(d.windows, func(number int32, _ *window) bool { return !slices.Contains(kept, int(number)) })
 }
 
 // window gives what is known of the streams of a partition that are done, in

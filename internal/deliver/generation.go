@@ -29,6 +29,9 @@ const (
 	lastCommit = 2 * time.Second
 )
 
+// commitFailures is how many commits in a row may fail unsaid: some seconds.
+const commitFailures = 5
+
 // Why tries are cancelled.
 var (
 	errEnded = errors.New("the partition goes to another member of the group")
@@ -241,7 +244,10 @@ func (g *generation) send(ctx context.Context, all []standing) error {
 		if ctx.Err() != nil || stale(err) || errors.Is(err, kafka.RebalanceInProgress) {
 			return fmt.Errorf("commit progress: %w", err)
 		}
-		g.d.log.Debug("progress not committed", g.fields(zap.Error(err))...)
+		if pause.Failures() == commitFailures {
+			// Every try that fails waits for it, so somebody has to know.
+			g.d.log.Error("progress cannot be committed; what failed is not tried again until it can", g.fields(zap.Error(err))...)
+		}
 		if !pause.Sleep(ctx) {
 			return fmt.Errorf("commit progress: %w", err)
 		}

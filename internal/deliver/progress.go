@@ -285,3 +285,17 @@ func (n *numbers) atLeast(least int64) int64 {
 
 // count reads how many entries follow. Each takes two bytes at least.
 func (n *numbers) count() int64 { return n.upTo(uint64(len(n.left) / 2)) }
+
+// Ahead tells what a commit says of records at and after its offset: how many are
+// done, and how many were tried in vain and wait to be tried again. It is zero for
+// the commits of others, and for those that cannot be read.
+func Ahead(offset int64, metadata string) (done, waiting int64) {
+	p, err := parseProgress(offset, metadata)
+	if err != nil {
+		return 0, 0
+	}
+	for _, s := range p.done {
+		done += s.to - s.from
+	}
+	return done, int64(len(p.tries))
+}

@@ -31,10 +31,14 @@ type queue struct {
 	// turns are the partitions that have lanes ready; the first is next.
 	turns       []*partition
 	concurrency int
-	maxBytes    int64 // of the records held, for all partitions together
-	running     int
-	ended       bool
-	closed      bool
+	// maxBytes bounds the records held. Half of it is shared out evenly among the
+	// partitions, the other half is whoever's needs it: a key that is stuck with
+	// large records behind it holds up its partition no sooner than it must.
+	maxBytes int64
+	bytes    int64 // of the records held, for all partitions together
+	running  int
+	ended    bool
+	closed   bool
 	// idle is closed when nothing runs any more after the end.
 	idle chan struct{}
 }
@@ -140,6 +144,7 @@ func (q *queue) enter(p *partition, r broker.Record) {
 		j.size += int64(len(h.Key) + len(h.Value))
 	}
 	p.bytes += j.size
+	q.bytes += j.size
 	l.jobs = append(l.jobs, j)
 	if len(l.jobs) == 1 {
 		q.enqueue(l)
@@ -176,7 +181,8 @@ func (q *queue) wanted(number int32) (int64, bool) {
 	if !ok || q.ended {
 		return 0, false
 	}
-	return p.next, p.next-p.progress.base < maxAhead && p.bytes < q.maxBytes/int64(len(q.partitions))
+	room := q.bytes < (q.maxBytes+1)/2 || p.bytes < q.maxBytes/2/int64(len(q.partitions))
+	return p.next, p.next-p.progress.base < maxAhead && room
 }
 
 // dispatch begins tries as long as there are free places. Needs the lock.
@@ -209,6 +215,7 @@ func (q *queue) done(j *job) {
 		p.progress.finish(j.record.Offset, j.record.Offset+1)
 	}
 	p.bytes -= j.size
+	q.bytes -= j.size
 	l.jobs[0] = nil
 	l.jobs = l.jobs[1:]
 	if len(l.jobs) > 0 {
@@ -290,6 +297,22 @@ func (q *queue) limit(concurrency int) {
 	q.dispatch()
 }
 
+// unpark ends the pause of a request that was called off: it is done, and its
+// key need not wait for it.
+func (q *queue) unpark(id string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, p := range q.partitions {
+		for _, l := range p.lanes {
+			if l.timer != nil && l.jobs[0].id == id && l.timer.Stop() {
+				l.timer = nil
+				q.enqueue(l)
+			}
+		}
+	}
+	q.dispatch()
+}
+
 // end begins no more tries. The channel that it gives is closed when none runs.
 func (q *queue) end() <-chan struct{} {
 	q.mu.Lock()
@@ -318,7 +341,13 @@ func (q *queue) close() int {
 	defer q.mu.Unlock()
 	for _, p := range q.partitions {
 		for _, l := range p.lanes {
-			if j := l.jobs[0]; j.running && j.record.Offset < p.cut {
+			j := l.jobs[0]
+			if !j.running || j.record.Offset >= p.cut {
+				continue
+			}
+			// Who finds one of the marks does right by them; a count would take
+			// them away, and half an answer would be begun again.
+			if past := p.progress.past(j.record.Offset); !past.started && !past.givenUp {
 				p.progress.fail(j.record.Offset)
 				p.changed = true
 			}

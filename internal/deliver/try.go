@@ -2,6 +2,7 @@ package deliver
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"time"
 
@@ -30,12 +31,15 @@ func (g *generation) try(j *job) {
 	request, err := record.ParseRequest(j.record.Record)
 	options := g.d.options()
 	_, replay := j.record.Header(headerReplay)
+	if replay {
+		request.Expires = time.Time{} // its client has gone, and somebody wants it done all the same
+	}
 	switch {
 	case j.letter != nil:
 		g.bury(j, log, options, *j.letter)
 		return
 	case err != nil:
-		g.bury(j, log, options, letter{request: record.Request{StreamID: j.id, ReplyPartition: -1}, reason: err.Error()})
+		g.bury(j, log, options, letter{request: addressee(j), reason: err.Error()})
 		return
 	case j.again && !replay:
 		log.Debug("request was done before")
@@ -55,7 +59,8 @@ func (g *generation) try(j *job) {
 		return
 	case expired(request):
 		if j.past.failed == 0 {
-			log.Debug("request expired before it was tried")
+			// It stays on its topic until that forgets it; its stream has ended by itself.
+			log.Warn("request expired before it was tried")
 			g.queue.done(j)
 			return
 		}
@@ -168,4 +173,18 @@ func pauseFor(ctx context.Context, d time.Duration) bool {
 	case <-ctx.Done():
 		return false
 	}
+}
+
+// addressee is what can be known of a request that cannot be read: who waits for
+// its answer, and where.
+func addressee(j *job) record.Request {
+	r := record.Request{StreamID: j.id, ReplyPartition: -1}
+	if topic, ok := j.record.Header(record.HeaderReplyTopic); ok {
+		r.ReplyTopic = string(topic)
+	}
+	const size = 4
+	if partition, ok := j.record.Header(record.HeaderReplyPartition); ok && len(partition) == size {
+		r.ReplyPartition = int32(binary.BigEndian.Uint32(partition))
+	}
+	return r
 }
