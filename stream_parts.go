@@ -39,7 +39,9 @@ func (p *parts) next(e *hub.Entry) ([]byte, bool) {
 	case r.Part == 0:
 		*p = parts{}
 		return nil, false
-	case p.first == nil || r.Attempt != p.attempt:
+	case p.first != nil && r.Attempt < p.attempt:
+		return nil, false // late, from a try that another has taken the place of
+	case p.first == nil || r.Attempt > p.attempt:
 		*p = parts{first: e, attempt: r.Attempt}
 	case r.Part <= p.last:
 		return nil, false
