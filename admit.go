@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/osmosis-gateway/caddy-osmosis/internal/broker"
+	"github.com/osmosis-gateway/caddy-osmosis/internal/deliver"
 )
 
 const (
@@ -28,6 +29,9 @@ const (
 type admission struct {
 	topic, group string
 	limit        time.Duration
+	// atOnce is how many requests are begun as soon as they come, so that they
+	// do not wait: the concurrency of deliver, 0 for other workers.
+	atOnce int64
 
 	// drain is how long the backlog takes, in nanoseconds, as of the last look;
 	// 0 where that is not known: nobody is turned away on a guess.
@@ -39,9 +43,9 @@ type admission struct {
 
 // backlogSample is how far a group was at some time.
 type backlogSample struct {
-	at        time.Time
-	committed map[int32]int64
-	backlog   int64
+	at      time.Time
+	done    map[int32]int64 // by partition: the records that are, counted from its beginning
+	backlog int64
 }
 
 // refusal says why a request is not taken now, nil if it is.
@@ -125,25 +129,31 @@ func (a *admission) look(ctx context.Context, client *broker.Client) (backlogSam
 	if err != nil {
 		return backlogSample{}, err
 	}
-	sample := backlogSample{at: time.Now(), committed: starts}
+	sample := backlogSample{at: time.Now(), done: starts}
+	var waiting int64
 	for _, p := range answer.Topics[a.topic] {
 		number := int32(p.Partition)
 		if p.Error != nil {
 			return backlogSample{}, p.Error
 		}
+		// deliver says what is done behind a record that takes long, and which
+		// wait to be tried again: those hold up nobody.
+		ahead, parked := deliver.Ahead(p.CommittedOffset, p.Metadata)
 		// Nothing committed is the start of the log, as is what retention took.
-		sample.committed[number] = max(p.CommittedOffset, starts[number])
+		sample.done[number] = max(p.CommittedOffset, starts[number]) + ahead
+		waiting += parked
 	}
 	for number, end := range ends {
-		sample.backlog += max(end-sample.committed[number], 0)
+		sample.backlog += max(end-sample.done[number], 0)
 	}
+	sample.backlog = max(sample.backlog-waiting-a.atOnce, 0)
 	return sample, nil
 }
 
 // add adds a sample and gives how long the backlog takes at the pace of the last
 // ones. Where nothing moves it takes at least as long as that has been so.
 func (a *admission) add(s backlogSample) time.Duration {
-	if n := len(a.samples); n == 0 || s.backlog == 0 || done(a.samples[n-1], s) > 0 {
+	if n := len(a.samples); n == 0 || s.backlog == 0 || between(a.samples[n-1], s) > 0 {
 		a.moved = s.at
 	}
 	a.samples = append(a.samples, s)
@@ -154,19 +164,19 @@ func (a *admission) add(s backlogSample) time.Duration {
 		return 0
 	}
 	first := a.samples[0]
-	if n := done(first, s); n > 0 {
+	if n := between(first, s); n > 0 {
 		return time.Duration(float64(s.backlog) / float64(n) * float64(s.at.Sub(first.at)))
 	}
 	return s.at.Sub(a.moved)
 }
 
-// done counts what was committed between two samples, on the partitions that
+// between counts what was done between two samples, on the partitions that
 // are in both.
-func done(before, after backlogSample) int64 {
+func between(before, after backlogSample) int64 {
 	var n int64
-	for number, committed := range after.committed {
-		if was, ok := before.committed[number]; ok {
-			n += max(committed-was, 0)
+	for number, now := range after.done {
+		if was, ok := before.done[number]; ok {
+			n += max(now-was, 0)
 		}
 	}
 	return n

@@ -2,6 +2,7 @@ package osmosis
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"strconv"
 	"sync"
@@ -9,6 +10,8 @@ import (
 	"time"
 
 	"github.com/segmentio/kafka-go"
+
+	"github.com/osmosis-gateway/caddy-osmosis/internal/deliver"
 )
 
 // A route turns requests away when those before take longer than it admits, and
@@ -66,4 +69,47 @@ func TestAdmit(t *testing.T) {
 			t.Errorf("%+v", refusal)
 		}
 	})
+}
+
+// A request that fails again and again, and one that takes long, hold up neither
+// those that come after nor the route.
+func TestAdmitBesideSlowRequests(t *testing.T) {
+	route := &Handler{Admit: caddyDuration(10 * time.Second), Deliver: &Deliver{Concurrency: 4}}
+	queueing(t, route, func(t *testing.T, s *storefront) {
+		d := deliver.New(deliver.Config{
+			Broker: s.app.inside.client, Producer: s.app.repliesTo(s.app.inside), Topic: testTopic, Group: testTopic,
+		}, deliver.Options{
+			Handler: uneven{}, Attempts: 10, BackoffMin: 5 * time.Second, BackoffMax: time.Minute,
+			Timeout: time.Hour, Concurrency: 4, MaxResponse: 1 << 20,
+		})
+		defer d.Close()
+		ctx, cancel := context.WithCancel(t.Context())
+		var working sync.WaitGroup
+		defer working.Wait()
+		defer cancel()
+		working.Go(func() { route.admission.run(ctx, s.app.inside.client, s.app.logger) })
+		for _, body := range []string{"fail", "long"} {
+			s.send(s.post(body)).want(t, http.StatusAccepted)
+		}
+		for range 60 {
+			pass(time.Second)
+			s.send(s.post("x")).want(t, http.StatusAccepted)
+		}
+	})
+}
+
+// uneven fails what asks for it, and takes long where that is asked for.
+type uneven struct{}
+
+func (uneven) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
+	body, err := io.ReadAll(r.Body)
+	switch {
+	case err != nil:
+		return err
+	case string(body) == "fail":
+		w.WriteHeader(http.StatusBadGateway)
+	case string(body) == "long":
+		<-r.Context().Done()
+	}
+	return nil
 }

@@ -163,6 +163,9 @@ func (h *Handler) settle(app *App) {
 	h.metrics = metricsOf(h.Topic)
 	if h.Admit > 0 {
 		h.admission = &admission{topic: h.Topic, group: or(h.Group, h.Topic), limit: time.Duration(h.Admit)}
+		if h.Deliver != nil {
+			h.admission.atOnce = int64(h.Deliver.Concurrency)
+		}
 	}
 	h.MaxBody = or(h.MaxBody, defaultMaxBody)
 	h.Idempotency = or(h.Idempotency, caddy.Duration(defaultIdempotency))
