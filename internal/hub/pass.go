@@ -24,6 +24,10 @@ const (
 // that does not answer holds up its own partitions and no others.
 const maxPasses = 2
 
+// silentFailures is how many steps in a row may fail unsaid: a leader moves, a
+// connection breaks, and some seconds later all is well.
+const silentFailures = 5
+
 // runScan has the scan go on if it stands still. Needs the lock.
 func (p *partition) runScan() {
 	if !p.scan.running {
@@ -48,6 +52,10 @@ func (p *partition) scanAll(ctx context.Context) {
 			continue
 		case err != nil && p.interrupted(ctx, at, err):
 			continue
+		}
+		if err != nil && pause.Failures() == silentFailures {
+			// Those who ride hear nothing for as long as this lasts.
+			p.hub.log.Error("partition of replies cannot be read back", zap.String("topic", p.topic.name), zap.Int32("partition", p.index), zap.Int64("offset", at), zap.Error(err))
 		}
 		if !pause.Sleep(ctx) {
 			return

@@ -12,9 +12,12 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/osmosis-gateway/caddy-osmosis/internal/broker"
 )
@@ -228,6 +231,37 @@ func TestPassesAtOnce(t *testing.T) {
 		crowd.Wait()
 		if most != maxPasses {
 			t.Errorf("%d fetches at once instead of %d", most, maxPasses)
+		}
+	})
+}
+
+// What lies behind the window and cannot be read is told to the operator, once.
+func TestScanThatCannotGoOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		core, logs := observer.New(zap.ErrorLevel)
+		r := newRig(t, 1)
+		r.put(0, part("a", "one"), last("a", "two"))
+		r.hub = r.newHub(Config{Logger: zap.New(core)})
+		r.ControlKey(int16(kmsg.Fetch), func(q kmsg.Request) (kmsg.Response, error, bool) {
+			r.KeepControl()
+			f := q.(*kmsg.FetchRequest)
+			if f.MaxWaitMillis != int32(scanMaxWait.Milliseconds()) {
+				return nil, nil, false
+			}
+			a := f.ResponseKind().(*kmsg.FetchResponse)
+			at := kmsg.NewFetchResponseTopic()
+			at.Topic, at.TopicID = f.Topics[0].Topic, f.Topics[0].TopicID
+			p := kmsg.NewFetchResponseTopicPartition()
+			p.HighWatermark, p.LastStableOffset = 2, 2
+			p.ErrorCode = kerr.CorruptMessage.Code
+			at.Partitions = append(at.Partitions, p)
+			a.Topics = append(a.Topics, at)
+			return a, nil, true
+		})
+		r.follow(r.stream("a"), nil)
+		time.Sleep(time.Minute)
+		if n := logs.FilterMessage("partition of replies cannot be read back").Len(); n != 1 {
+			t.Errorf("told %d times", n)
 		}
 	})
 }
