@@ -278,7 +278,7 @@ func (a *App) startCrews() error {
 			return fmt.Errorf("start workers for %s: %w", s.Topic, err)
 		}
 		a.crews = append(a.crews, key)
-		value.(crewEntry).Set(s.Min)
+		value.(crewEntry).Scale(autoscale.Order{Workers: s.Min})
 	}
 	return nil
 }

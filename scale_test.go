@@ -26,7 +26,9 @@ func (r rehearsal) Crew(job autoscale.Job) (string, func() autoscale.Crew) {
 
 type rehearsed string
 
-func (r rehearsed) Set(n int) { notes.add(fmt.Sprintf("%d %s", n, string(r))) }
+func (r rehearsed) Scale(o autoscale.Order) { notes.add(fmt.Sprintf("%d %s", o.Workers, string(r))) }
+
+func (r rehearsed) Release() { notes.add("release " + string(r)) }
 
 func (r rehearsed) Close() { notes.add("close " + string(r)) }
 

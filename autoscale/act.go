@@ -40,14 +40,30 @@ type Job struct {
 	Logger *zap.Logger
 }
 
+// Order is how many workers there should be.
+type Order struct {
+	// Workers is the whole number, not a change of it.
+	Workers int
+	// Generation is that of the lease under which it was decided. Who takes
+	// orders from several gateways refuses those of an older one than it has seen.
+	Generation int32
+}
+
 // Crew keeps workers running.
 type Crew interface {
-	// Set changes the number of workers. It does not wait for them, and does
-	// nothing once Close was called.
-	Set(n int)
-	// Close stops all workers, waits for them, and kills those that take
-	// longer than the job's Drain.
+	// Scale has there be a number of workers. It does not wait for them, and
+	// does nothing once Close was called.
+	Scale(Order)
+	// Release says that this process does not decide any more: workers that
+	// belong to it are stopped, others are left to who decides now. It does not wait.
+	Release()
+	// Close ends it, and waits for the workers that belong to this process.
 	Close()
+}
+
+// Counter is a Crew that can tell how many of its workers run.
+type Counter interface {
+	Running() int
 }
 
 // A worker that ends by itself is started again after a pause that doubles
@@ -85,20 +101,23 @@ func NewProcesses(job Job, command []string) *Processes {
 	return &Processes{job: job, command: command}
 }
 
-// Set starts or stops processes until there are n; the ones started last stop
-// first. After Close it does nothing.
-func (p *Processes) Set(n int) {
+// Scale starts or stops processes until there are so many; the ones started
+// last stop first.
+func (p *Processes) Scale(o Order) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.closed {
-		p.resize(n)
+		p.resize(o.Workers)
 	}
 }
+
+// Release stops all processes: they are this process' own.
+func (p *Processes) Release() { p.Scale(Order{}) }
 
 // Close stops all processes and waits for them.
 func (p *Processes) Close() {
 	p.mu.Lock()
-	// In one critical section: a Set between the two would start workers that
+	// In one critical section: a Scale between the two would start workers that
 	// nobody stops, and the wait for them would not end.
 	p.closed = true
 	p.resize(0)

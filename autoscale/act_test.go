@@ -97,21 +97,21 @@ func await(t *testing.T, lines lines, text string) {
 
 func TestWorkersAreToldWhatTheyAreForAndStopWhenAsked(t *testing.T) {
 	p, lines := crew(t, "work", time.Minute)
-	p.Set(1)
+	p.Scale(Order{Workers: 1})
 	await(t, lines, "worker 0 of hello on orders at 127.0.0.1:9092")
-	p.Set(2)
+	p.Scale(Order{Workers: 2})
 	await(t, lines, "worker 1 of hello on orders at 127.0.0.1:9092")
-	p.Set(1)
+	p.Scale(Order{Workers: 1})
 	await(t, lines, "asked to stop")
 	await(t, lines, "worker stopped")
 	p.Close()
 	await(t, lines, "worker stopped")
-	p.Set(3) // too late: does nothing
+	p.Scale(Order{Workers: 3}) // too late: does nothing
 }
 
 func TestAWorkerThatCrashesIsStartedAgain(t *testing.T) {
 	p, lines := crew(t, "crash", time.Minute)
-	p.Set(1)
+	p.Scale(Order{Workers: 1})
 	for range 3 {
 		await(t, lines, "worker started")
 		await(t, lines, "worker ended by itself")
@@ -120,7 +120,7 @@ func TestAWorkerThatCrashesIsStartedAgain(t *testing.T) {
 
 func TestAWorkerThatDoesNotStopIsKilled(t *testing.T) {
 	p, lines := crew(t, "stubborn", 100*time.Millisecond)
-	p.Set(1)
+	p.Scale(Order{Workers: 1})
 	await(t, lines, "worker 0 of hello")
 	p.Close()
 	await(t, lines, "worker stopped")
@@ -128,7 +128,7 @@ func TestAWorkerThatDoesNotStopIsKilled(t *testing.T) {
 
 func TestACommandThatCannotStartIsTriedAgain(t *testing.T) {
 	p, lines := crew(t, "work", time.Minute, "no-such-program-anywhere")
-	p.Set(1)
+	p.Scale(Order{Workers: 1})
 	for range 2 {
 		await(t, lines, `"no-such-program-anywhere": executable file not found`)
 	}
@@ -143,14 +143,14 @@ func TestCloseBesideSet(t *testing.T) {
 		for range 8 {
 			begun.Add(1)
 			setting.Go(func() {
-				p.Set(1)
+				p.Scale(Order{Workers: 1})
 				begun.Done()
 				for {
 					select {
 					case <-stop:
 						return
 					default:
-						p.Set(1)
+						p.Scale(Order{Workers: 1})
 					}
 				}
 			})

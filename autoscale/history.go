@@ -19,6 +19,11 @@ type Measurement struct {
 	// Keys is how many different keys wait or are worked on, where Config.Keyed
 	// is set; Unknown for no bound.
 	Keys int
+	// Oldest is for how long the oldest record has waited, 0 if none does,
+	// Unknown if it cannot be told.
+	Oldest time.Duration
+	// Members is how many members the consumer group has, Unknown if it cannot be told.
+	Members int
 	// Partitions are all of the topic's, by their number.
 	Partitions []Partition
 }
@@ -38,6 +43,8 @@ type Partition struct {
 	Poisoned bool
 	// Paused says that its consumption was stopped on purpose.
 	Paused bool
+	// Elsewhere says that other processes work on it, which decide for themselves.
+	Elsewhere bool
 }
 
 // History is what a decision is made from. Its zero value is empty.
