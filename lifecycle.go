@@ -270,7 +270,7 @@ func (a *App) startCrews() error {
 	for _, s := range slices.Concat(a.Scale, a.routes.scale) {
 		job := autoscale.Job{
 			Kafka: a.kafkaAddresses(), Topic: s.Topic, Group: s.Group,
-			Drain: time.Duration(s.Drain), Logger: a.logger.Named("scale"),
+			Grace: time.Duration(s.Drain), Logger: a.logger.Named("scale"),
 		}
 		key, start := s.scaler.Crew(job)
 		value, _, err := crews.LoadOrNew(key, func() (caddy.Destructor, error) { return crewEntry{start()}, nil })

@@ -58,7 +58,7 @@ func (p *ProcessScaler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 
 // Crew gives local processes for a job.
 func (p *ProcessScaler) Crew(job autoscale.Job) (string, func() autoscale.Crew) {
-	key := fmt.Sprintf("process %q %q %q %q %s", job.Kafka, job.Topic, job.Group, p.Command, job.Drain)
+	key := fmt.Sprintf("process %q %q %q %q %s", job.Kafka, job.Topic, job.Group, p.Command, job.Grace)
 	return key, func() autoscale.Crew { return autoscale.NewProcesses(job, p.Command) }
 }
 

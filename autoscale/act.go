@@ -34,8 +34,8 @@ type Job struct {
 	Kafka string
 	// Topic is what they consume, in the consumer group Group.
 	Topic, Group string
-	// Drain is how long a worker that is told to stop may take.
-	Drain time.Duration
+	// Grace is how long a worker that is told to stop may take until it is killed.
+	Grace time.Duration
 	// Logger takes what workers print and when they start and end.
 	Logger *zap.Logger
 }
@@ -82,7 +82,7 @@ const maxLine = 8 << 10
 // A process finds what it is for in its environment: OSMOSIS_KAFKA,
 // OSMOSIS_TOPIC, OSMOSIS_GROUP and OSMOSIS_WORKER, its number from 0. What it
 // prints goes into the log, line by line. Told to stop, it and the processes it
-// started get SIGTERM (where there is one), then have the job's Drain until
+// started get SIGTERM (where there is one), then have the job's Grace until
 // they are killed. Its standard input is a pipe that ends when this process is
 // gone, however it went, so that a worker can tell.
 type Processes struct {
@@ -182,7 +182,7 @@ func (p *Processes) run(ctx context.Context, number int, log *zap.Logger) error 
 	cmd.Stdout, cmd.Stderr = writer, writer
 	setGroup(cmd)
 	cmd.Cancel = func() error { return terminate(cmd) }
-	cmd.WaitDelay = p.job.Drain
+	cmd.WaitDelay = p.job.Grace
 
 	var reading sync.WaitGroup
 	reading.Go(func() { logLines(output, log) })

@@ -53,7 +53,7 @@ func crew(t *testing.T, behaviour string, drain time.Duration, command ...string
 		command = []string{os.Args[0], "-test.run=^TestWorkerProcess$"}
 	}
 	log := make(lines, 1000)
-	p := NewProcesses(Job{Kafka: "127.0.0.1:9092", Topic: "orders", Group: "hello", Drain: drain, Logger: zap.New(log)}, command)
+	p := NewProcesses(Job{Kafka: "127.0.0.1:9092", Topic: "orders", Group: "hello", Grace: drain, Logger: zap.New(log)}, command)
 	t.Cleanup(p.Close)
 	return p, log
 }
@@ -137,7 +137,7 @@ func TestACommandThatCannotStartIsTriedAgain(t *testing.T) {
 // Whatever Set does meanwhile, what it started is stopped by Close, which ends.
 func TestCloseBesideSet(t *testing.T) {
 	for range 20 {
-		p := NewProcesses(Job{Logger: zap.NewNop(), Drain: time.Second}, []string{"no-such-program-anywhere"})
+		p := NewProcesses(Job{Logger: zap.NewNop(), Grace: time.Second}, []string{"no-such-program-anywhere"})
 		closed, stop := make(chan struct{}), make(chan struct{})
 		var setting, begun sync.WaitGroup
 		for range 8 {
