@@ -4,6 +4,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
 )
 
@@ -23,4 +24,14 @@ func Build(t testing.TB, folder, program string, flags ...string) string {
 		t.Fatalf("build %s: %v\n%s", program, err, out)
 	}
 	return file
+}
+
+// goEnv gives a setting of the go command.
+func goEnv(t testing.TB, name string) string {
+	t.Helper()
+	out, err := exec.Command("go", "env", name).Output()
+	if err != nil {
+		t.Fatalf("go env %s: %v", name, err)
+	}
+	return strings.TrimSpace(string(out))
 }

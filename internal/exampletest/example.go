@@ -6,8 +6,8 @@
 //	app := example.StartApp([]string{example.Build("examples/legacy")}, "LEGACY_ADDRESS="+example.App)
 //	gateway := example.StartGateway()
 //
-// The Caddyfile is taken as it stands, but for the ports of the site and of the
-// application: tests run beside whatever else runs.
+// The Caddyfile is taken as it stands, but for the ports of the site, of the
+// application and of Caddy's admin endpoint: tests run beside whatever else runs.
 //
 // # Concurrency
 //
@@ -24,10 +24,12 @@ import (
 	"testing"
 )
 
-// Where the examples' Caddyfiles have the site and the application.
+// Where the examples' Caddyfiles have the site, the application if they have one,
+// and Caddy's admin endpoint if they say.
 const (
-	sitePort = "localhost:8080"
-	appPort  = "localhost:8081"
+	sitePort  = "localhost:8080"
+	appPort   = "localhost:8081"
+	adminPort = "localhost:2019"
 )
 
 // Example is one of the examples, with data and addresses of its own.
@@ -49,13 +51,12 @@ func New(t testing.TB, name string) *Example {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, port := range []string{sitePort, appPort} {
-		if !strings.Contains(string(text), port) {
-			t.Fatalf("the Caddyfile of the example does not name %s", port)
-		}
+	if !strings.Contains(string(text), sitePort) {
+		t.Fatalf("the Caddyfile of the example does not name %s", sitePort)
 	}
-	site := strings.NewReplacer(sitePort, e.Site, appPort, e.App).Replace(string(text))
-	global := fmt.Sprintf("{\n\tadmin %s\n\tosmosis {\n\t\tembedded {\n\t\t\tlisten %s\n\t\t}\n\t}\n}\n", FreeAddress(t), FreeAddress(t))
+	admin := FreeAddress(t)
+	site := strings.NewReplacer(sitePort, e.Site, appPort, e.App, adminPort, admin).Replace(string(text))
+	global := fmt.Sprintf("{\n\tadmin %s\n\tosmosis {\n\t\tembedded {\n\t\t\tlisten %s\n\t\t}\n\t}\n}\n", admin, FreeAddress(t))
 	e.caddyfile = filepath.Join(e.folder, "Caddyfile")
 	if err := os.WriteFile(e.caddyfile, []byte(global+site), 0o600); err != nil {
 		t.Fatal(err)
@@ -79,7 +80,8 @@ func (e *Example) Build(program string, flags ...string) string {
 func (e *Example) StartGateway() *Process {
 	e.t.Helper()
 	p := Start(e.t, "the gateway", []string{e.gateway, "run", "--config", e.caddyfile},
-		"XDG_DATA_HOME="+e.folder, "XDG_CONFIG_HOME="+e.folder, "HOME="+e.folder)
+		"XDG_DATA_HOME="+e.folder, "XDG_CONFIG_HOME="+e.folder, "HOME="+e.folder,
+		"GOCACHE="+goEnv(e.t, "GOCACHE"), "GOMODCACHE="+goEnv(e.t, "GOMODCACHE")) // for workers that it starts by `go run`
 	e.t.Cleanup(func() {
 		if strings.Contains(p.log.String(), "WARNING: DATA RACE") {
 			e.t.Error("a data race in the gateway: see what it printed")

@@ -121,6 +121,9 @@ func (p *Process) Await(text string) {
 	})
 }
 
+// Printed gives what the process has printed so far.
+func (p *Process) Printed() string { return p.log.String() }
+
 // await tries again and again while the process runs.
 func (p *Process) await(what string, try func() error) {
 	p.t.Helper()
