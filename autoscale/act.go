@@ -1,15 +1,3 @@
-// Package autoscale sizes the workers of a topic by what is waiting for them.
-//
-// It is made of three things: measure what flows in and out, decide how many
-// workers that takes (Decide, a pure function), act on it (a Crew keeps a number of
-// workers running). No loop joins them yet: a Crew is told one number by the
-// configuration. The package knows no Caddy; the modules that a
-// configuration names live in the root package.
-//
-// # Concurrency
-//
-// A Crew is safe for use by many goroutines. Processes keeps one goroutine a
-// worker, and Close waits for all of them.
 package autoscale
 
 import (
@@ -34,9 +22,10 @@ type Job struct {
 	Kafka string
 	// Topic is what they consume, in the consumer group Group.
 	Topic, Group string
-	// Grace is how long a worker that is told to stop may take until it is killed.
+	// Grace is how long a worker that is told to stop may take until it is
+	// killed. Default 10s.
 	Grace time.Duration
-	// Logger takes what workers print and when they start and end.
+	// Logger takes what workers print and when they start and end. Default: nobody.
 	Logger *zap.Logger
 }
 
@@ -51,17 +40,19 @@ type Order struct {
 
 // Crew keeps workers running.
 type Crew interface {
-	// Scale has there be a number of workers. It does not wait for them, and
+	// Scale has there be a number of workers. It comes after every look, mostly
+	// with the number that there is already. It does not wait for workers, and
 	// does nothing once Close was called.
 	Scale(Order)
-	// Release says that this process does not decide any more: workers that
-	// belong to it are stopped, others are left to who decides now. It does not wait.
+	// Release says that another process decides: workers that belong to this one
+	// are stopped, others are left to it. It may come again. It does not wait.
 	Release()
 	// Close ends it, and waits for the workers that belong to this process.
 	Close()
 }
 
-// Counter is a Crew that can tell how many of its workers run.
+// Counter is a Crew that can tell how many of its workers run: not those that
+// are to start again after a while, nor those that were told to stop.
 type Counter interface {
 	Running() int
 }
@@ -74,13 +65,17 @@ const (
 	steady     = 30 * time.Second
 )
 
+// defaultGrace is the default of Job.Grace.
+const defaultGrace = 10 * time.Second
+
 // maxLine bounds what one line of a worker's output may take in the log.
 const maxLine = 8 << 10
 
 // Processes is a Crew of local child processes, each the same command.
 //
 // A process finds what it is for in its environment: OSMOSIS_KAFKA,
-// OSMOSIS_TOPIC, OSMOSIS_GROUP and OSMOSIS_WORKER, its number from 0. What it
+// OSMOSIS_TOPIC, OSMOSIS_GROUP and OSMOSIS_WORKER, its number: the smallest from
+// 0 that no other one has, and the same when it is started again. What it
 // prints goes into the log, line by line. Told to stop, it and the processes it
 // started get SIGTERM (where there is one), then have the job's Grace until
 // they are killed. Its standard input is a pipe that ends when this process is
@@ -89,30 +84,64 @@ type Processes struct {
 	job     Job
 	command []string
 
-	mu      sync.Mutex
-	workers []context.CancelFunc
-	running sync.WaitGroup
-	closed  bool
+	mu         sync.Mutex
+	generation int32     // the youngest seen in an order
+	workers    []*worker // in the order in which they began
+	numbers    map[int]bool
+	running    sync.WaitGroup
+	closed     bool
+}
+
+// worker is one that was not told to stop.
+type worker struct {
+	number int
+	stop   context.CancelFunc
+	up     bool // its process runs; under the mu of Processes
 }
 
 // NewProcesses makes a Crew without workers. The command's first element is
 // looked up in the PATH.
 func NewProcesses(job Job, command []string) *Processes {
-	return &Processes{job: job, command: command}
+	if job.Grace <= 0 {
+		job.Grace = defaultGrace
+	}
+	if job.Logger == nil {
+		job.Logger = zap.NewNop()
+	}
+	return &Processes{job: job, command: command, numbers: make(map[int]bool)}
 }
 
 // Scale starts or stops processes until there are so many; the ones started
-// last stop first.
+// last stop first. An order of an older generation than it has seen is refused.
 func (p *Processes) Scale(o Order) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.closed {
-		p.resize(o.Workers)
+	if p.closed || o.Generation < p.generation {
+		return
 	}
+	p.generation = o.Generation
+	p.resize(o.Workers)
+}
+
+// Running counts the processes that run.
+func (p *Processes) Running() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := 0
+	for _, w := range p.workers {
+		if w.up {
+			n++
+		}
+	}
+	return n
 }
 
 // Release stops all processes: they are this process' own.
-func (p *Processes) Release() { p.Scale(Order{}) }
+func (p *Processes) Release() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.resize(0)
+}
 
 // Close stops all processes and waits for them.
 func (p *Processes) Close() {
@@ -127,34 +156,49 @@ func (p *Processes) Close() {
 
 // resize starts or stops processes until there are n. The caller holds mu.
 func (p *Processes) resize(n int) {
-	for len(p.workers) > n {
+	for len(p.workers) > max(n, 0) {
 		last := len(p.workers) - 1
-		p.workers[last]()
+		p.workers[last].stop()
 		p.workers = p.workers[:last]
 	}
 	for len(p.workers) < n {
 		ctx, stop := context.WithCancel(context.Background())
-		number := len(p.workers)
-		p.workers = append(p.workers, stop)
-		p.running.Go(func() { p.keep(ctx, number) })
+		w := &worker{stop: stop}
+		for p.numbers[w.number] {
+			w.number++
+		}
+		p.numbers[w.number] = true
+		p.workers = append(p.workers, w)
+		p.running.Go(func() { p.keep(ctx, w) })
 	}
 }
 
 // keep runs one worker until ctx ends, again and again.
-func (p *Processes) keep(ctx context.Context, number int) {
-	log := p.job.Logger.With(zap.String("topic", p.job.Topic), zap.String("group", p.job.Group), zap.Int("worker", number))
-	pause := firstPause
+func (p *Processes) keep(ctx context.Context, w *worker) {
+	log := p.job.Logger.With(zap.String("topic", p.job.Topic), zap.String("group", p.job.Group), zap.Int("worker", w.number))
+	defer func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		delete(p.numbers, w.number) // only now: until it has ended, it may hold what goes by its number
+	}()
+	pause, told := firstPause, time.Duration(0)
 	for {
 		began := time.Now()
-		err := p.run(ctx, number, log)
+		err := p.run(ctx, w, log)
 		if ctx.Err() != nil {
 			log.Info("worker stopped")
 			return
 		}
 		if time.Since(began) >= steady {
-			pause = firstPause
+			pause, told = firstPause, 0
 		}
-		log.Warn("worker ended by itself; starting it again", zap.Error(err), zap.Duration("pause", pause))
+		// One that does nothing but end would fill the log: it is news that the
+		// pause has grown.
+		level := zap.DebugLevel
+		if pause > told {
+			level, told = zap.WarnLevel, pause
+		}
+		log.Log(level, "worker ended by itself; starting it again", zap.Error(err), zap.Duration("pause", pause))
 		select {
 		case <-ctx.Done():
 			return
@@ -165,13 +209,13 @@ func (p *Processes) keep(ctx context.Context, number int) {
 }
 
 // run starts the command once and waits for its end.
-func (p *Processes) run(ctx context.Context, number int, log *zap.Logger) error {
+func (p *Processes) run(ctx context.Context, w *worker, log *zap.Logger) error {
 	cmd := exec.CommandContext(ctx, p.command[0], p.command[1:]...)
 	cmd.Env = append(os.Environ(),
 		"OSMOSIS_KAFKA="+p.job.Kafka,
 		"OSMOSIS_TOPIC="+p.job.Topic,
 		"OSMOSIS_GROUP="+p.job.Group,
-		"OSMOSIS_WORKER="+strconv.Itoa(number),
+		"OSMOSIS_WORKER="+strconv.Itoa(w.number),
 	)
 	lifeline, err := cmd.StdinPipe()
 	if err != nil {
@@ -191,13 +235,22 @@ func (p *Processes) run(ctx context.Context, number int, log *zap.Logger) error 
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start worker: %w", err)
 	}
+	p.up(w, true)
 	log.Info("worker started", zap.Int("pid", cmd.Process.Pid))
 	err = cmd.Wait()
+	p.up(w, false)
 	killGroup(cmd) // what the command started and left behind
 	if err == nil {
 		err = errors.New("exit status 0")
 	}
 	return err
+}
+
+// up notes whether a worker's process runs.
+func (p *Processes) up(w *worker, runs bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	w.up = runs
 }
 
 // logLines copies a worker's output into the log. A line that is too long is

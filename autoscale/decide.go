@@ -33,7 +33,9 @@ type Decision struct {
 	// Reason says all this in a sentence.
 	Reason string
 
-	enough int // what was enough: for a while the number is not lowered below it
+	enough int   // what was enough: for a while the number is not lowered below it
+	why    bound // what kept it from the formula, and from following it at once
+	kept   keep
 }
 
 // slack keeps the number from following the noise of its load: a raise has to be
@@ -98,6 +100,7 @@ func Decide(c Config, h History) Decision {
 
 	var kept keep
 	d.Workers, kept = c.pace(h, d, l, missing)
+	d.why, d.kept = why, kept
 	d.Workers = min(max(d.Workers, c.Min), c.Max)
 	if kept == heldUnknown || kept == heldStuck {
 		d.enough = d.Workers // what was held is not lowered as soon as something is known
