@@ -95,7 +95,11 @@ func (g *generation) answer(request record.Request, attempt int, started func(co
 	}
 	told := g.reportLate(request, attempt)
 	w.untold = told
+	began := time.Now()
 	err = g.call(options.Handler, w, r)
+	if cause := context.Cause(ctx); cause == nil || errors.Is(cause, errTimeout) {
+		g.d.work.add(time.Since(began))
+	}
 	told()
 	if err == nil || w.answers(ctx, err) {
 		err = w.finish()

@@ -67,7 +67,7 @@ type Options struct {
 	BackoffMin, BackoffMax time.Duration
 	// Timeout bounds one try.
 	Timeout time.Duration
-	// Concurrency is how many tries run at once.
+	// Concurrency is how many tries run at once, while no scaler has a word in it.
 	Concurrency int
 	// DeadLetter is the topic for what was given up; "" keeps none of it.
 	DeadLetter string
@@ -89,10 +89,13 @@ type Delivery struct {
 
 	current atomic.Pointer[Options]
 	control *control
+	work    work
 
 	mu sync.Mutex
 	// generation is the one that runs; nil between two.
 	generation *generation
+	// scaled is the concurrency that a scaler has set, 0 where none has.
+	scaled int
 	// windows outlive generations, so that a rebalance need not read them anew.
 	windows map[int32]*window
 }
@@ -128,9 +131,7 @@ func (d *Delivery) Use(o Options) {
 	d.current.Store(&o)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.generation != nil {
-		d.generation.queue.limit(o.Concurrency)
-	}
+	d.limit()
 }
 
 func (d *Delivery) options() Options { return *d.current.Load() }
@@ -184,7 +185,7 @@ func (d *Delivery) serve(ctx context.Context, kg *kafka.Generation) {
 	g := newGeneration(d, kg, topic)
 	d.mu.Lock()
 	d.generation = g
-	g.queue.limit(d.options().Concurrency) // as it is now: Use may have come in between
+	d.limit()
 	d.mu.Unlock()
 	numbers := make([]int, 0, len(kg.Assignments[d.config.Topic]))
 	for _, a := range kg.Assignments[d.config.Topic] {

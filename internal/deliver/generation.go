@@ -80,7 +80,7 @@ func newGeneration(d *Delivery, kg *kafka.Generation, topic broker.Topic) *gener
 	}
 	g.beat.Store(-int64(sessionTimeout)) // until one was good, nothing is sure
 	g.tries, g.cancel = context.WithCancelCause(context.Background())
-	g.queue = newQueue(d.options().Concurrency, d.config.MaxBytes, g.begin, g.changed)
+	g.queue = newQueue(0, d.config.MaxBytes, g.begin, g.changed)
 	g.committer = newCommitter(g.queue, g.send)
 	g.reader = newReader(g)
 	return g
