@@ -17,7 +17,7 @@
 // # What it does not do
 //
 // It does not retry: whoever asked knows best whether asking again is safe. It
-// keeps no offsets and joins no groups.
+// keeps no offsets. What the members of a group do with its partitions is theirs.
 package broker
 
 import (
@@ -109,7 +109,8 @@ func (c *Client) API() *kafka.Client { return c.api }
 func (c *Client) Addresses() string { return strings.Join(c.config.Addresses, ",") }
 
 // Group gives a consumer group configuration that reaches this cluster; the
-// caller fills in the group and its topics.
+// caller fills in the group and its topics. Member does that for those who need
+// to leave in bounded time.
 func (c *Client) Group() kafka.ConsumerGroupConfig {
 	return kafka.ConsumerGroupConfig{
 		Brokers: c.config.Addresses,

@@ -20,7 +20,6 @@ const (
 	sessionTimeout   = 10 * time.Second
 	rebalanceTimeout = 10 * time.Second
 	heartbeat        = 3 * time.Second
-	joinBackoff      = time.Second
 
 	// commitInterval is how often positions are committed, and the topic is
 	// looked at for growth.
@@ -82,72 +81,20 @@ func (h *home) owned() []int32 {
 }
 
 // run is a member of the group until the context ends. It joins once the topic
-// is there: kafka-go's members ask for a topic's partitions with leave to create
-// it, and a broker that does so makes it with its own defaults.
+// is there.
 func (h *home) run(ctx context.Context) {
 	if h.config.floors.await(ctx) != nil {
 		return
 	}
-	group, wires := h.join()
-	if group == nil {
-		return
-	}
-	defer leave(group, wires)
-	lost := false
-	for {
-		g, err := group.Next(ctx)
-		switch {
-		case ctx.Err() != nil:
-			return
-		case errors.Is(err, kafka.RebalanceInProgress):
-			continue // the others are in the middle of one; kafka-go joins again
-		case err != nil:
-			// kafka-go pauses for joinBackoff before it tries again.
-			level := zap.DebugLevel
-			if !lost {
-				level, lost = zap.WarnLevel, true
-			}
-			h.config.log.Log(level, "group of gateways out of reach", zap.String("group", h.config.group), zap.Error(err))
-			continue
-		}
-		lost = false
+	h.config.broker.Member(ctx, broker.Membership{
+		Group: h.config.group, Topic: h.config.topic,
+		Session: sessionTimeout, Rebalance: rebalanceTimeout, Heartbeat: heartbeat,
+		Leave: leaveTimeout, Logger: h.config.log,
+	}, func(g *kafka.Generation) {
 		h.assign(g)
 		partitions := h.count(ctx)
 		g.Start(func(ctx context.Context) { h.serve(ctx, g, partitions) })
-	}
-}
-
-// join begins the membership. An error would mean that the configuration is
-// wrong, which is this file's own doing.
-func (h *home) join() (*kafka.ConsumerGroup, *broker.Wires) {
-	c := h.config.broker.Group()
-	c.ID = h.config.group
-	c.Topics = []string{h.config.topic}
-	c.SessionTimeout = sessionTimeout
-	c.RebalanceTimeout = rebalanceTimeout
-	c.HeartbeatInterval = heartbeat
-	c.JoinGroupBackoff = joinBackoff
-	// Growth is watched in serve: kafka-go's watcher creates topics, see run,
-	// and joins again without a pause while the topic is gone.
-	c.WatchPartitionChanges = false
-	wires := broker.NewWires(c.Dialer.DialFunc)
-	c.Dialer.DialFunc = wires.Dial
-	group, err := kafka.NewConsumerGroup(c)
-	if err != nil {
-		h.config.log.Error("group of gateways not joined", zap.String("group", h.config.group), zap.Error(err))
-		return nil, nil
-	}
-	return group, wires
-}
-
-// leave leaves the group, so that the others take over at once. kafka-go may be
-// anywhere in a join or a rebalance, which waits for brokers and for the slowest
-// member; so after leaveTimeout its connections are cut, and the broker finds
-// out by the session's end.
-func leave(group *kafka.ConsumerGroup, w *broker.Wires) {
-	cut := time.AfterFunc(leaveTimeout, w.Cut)
-	defer cut.Stop()
-	_ = group.Close() // always nil
+	})
 }
 
 // assign makes the generation's partitions the home partitions.

@@ -153,7 +153,7 @@ func TestHome(t *testing.T) {
 		c.goDown()
 		pass(time.Minute)
 		wantOwned(t, g, 0, 1)
-		if n := g.logs.FilterMessage("group of gateways out of reach").FilterLevelExact(zap.WarnLevel).Len(); n != 1 {
+		if n := g.logs.FilterMessage("consumer group out of reach").FilterLevelExact(zap.WarnLevel).Len(); n != 1 {
 			t.Fatalf("an outage was logged %d times", n)
 		}
 		c.comeUp()
