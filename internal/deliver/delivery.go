@@ -144,36 +144,18 @@ func (d *Delivery) Close() {
 }
 
 // run is a member of the group until the context ends. It joins once the topic
-// is there: kafka-go's members would make it with the broker's own defaults.
+// is there. The reader watches for more partitions.
 func (d *Delivery) run(ctx context.Context) {
 	if _, ok := d.await(ctx); !ok {
 		return
 	}
-	group, wires, err := d.join()
-	if err != nil {
-		d.log.Error("group not joined", zap.String("group", d.config.Group), zap.Error(err))
-		return
-	}
-	defer leave(group, wires)
-	lost := false
-	for {
-		kg, err := group.Next(ctx)
-		switch {
-		case ctx.Err() != nil:
-			return
-		case errors.Is(err, kafka.RebalanceInProgress):
-			continue // the others are in the middle of one; kafka-go joins again
-		case err != nil:
-			// kafka-go pauses for joinBackoff before it tries again.
-			if !lost {
-				d.log.Warn("group out of reach", zap.String("group", d.config.Group), zap.Error(err))
-			}
-			lost = true
-			continue
-		}
-		lost = false
+	d.config.Broker.Member(ctx, broker.Membership{
+		Group: d.config.Group, Topic: d.config.Topic,
+		Session: sessionTimeout, Rebalance: rebalanceTimeout, Heartbeat: heartbeat,
+		Leave: leaveTimeout, Logger: d.log,
+	}, func(kg *kafka.Generation) {
 		kg.Start(func(ctx context.Context) { d.serve(ctx, kg) })
-	}
+	})
 }
 
 // serve is this member's part in one generation of the group.
@@ -203,38 +185,9 @@ func (d *Delivery) serve(ctx context.Context, kg *kafka.Generation) {
 	}
 }
 
-const (
-	joinBackoff = time.Second
-	// leaveTimeout is how long leaving the group may take, with all that ends a
-	// generation before it, until its connections are cut.
-	leaveTimeout = drain + lastTry + lastCommit + 2*time.Second
-)
-
-// join begins the membership. An error means that the configuration is wrong.
-func (d *Delivery) join() (*kafka.ConsumerGroup, *broker.Wires, error) {
-	c := d.config.Broker.Group()
-	c.ID = d.config.Group
-	c.Topics = []string{d.config.Topic}
-	c.SessionTimeout = sessionTimeout
-	c.RebalanceTimeout = rebalanceTimeout
-	c.HeartbeatInterval = heartbeat
-	c.JoinGroupBackoff = joinBackoff
-	c.WatchPartitionChanges = false // the reader does it, since kafka-go's watcher creates topics
-	wires := broker.NewWires(c.Dialer.DialFunc)
-	c.Dialer.DialFunc = wires.Dial
-	group, err := kafka.NewConsumerGroup(c)
-	return group, wires, err
-}
-
-// leave ends the generation and leaves the group, so that others take over at
-// once. kafka-go may be anywhere in a join or a rebalance, which waits for
-// brokers and for the slowest member; so after a while its connections are cut,
-// and the broker finds out by the session's end.
-func leave(group *kafka.ConsumerGroup, w *broker.Wires) {
-	cut := time.AfterFunc(leaveTimeout, w.Cut)
-	defer cut.Stop()
-	_ = group.Close() // always nil
-}
+// leaveTimeout is how long leaving the group may take, with all that ends a
+// generation before it, until its connections are cut.
+const leaveTimeout = drain + lastTry + lastCommit + 2*time.Second
 
 // topic asks for the topic.
 func (d *Delivery) topic(ctx context.Context) (broker.Topic, error) {
