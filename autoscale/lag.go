@@ -54,7 +54,7 @@ func (o Offsets) After(before Offsets) Offsets {
 		o.Start, o.End = Unknown, Unknown
 	}
 	// The same for a commit: one that expired says what was done before.
-	if o.Committed == Unknown && before.Committed > before.firstEnd {
+	if o.Committed == Unknown && before.Committed >= 0 && !before.isStale {
 		o.firstEnd = before.Committed
 	}
 	return o

@@ -77,14 +77,39 @@ type Record struct {
 // transactions are passed over. The error is for the whole request; each
 // partition has its own in Fetched. The records' bytes alias the response.
 func (c *Client) Fetch(ctx context.Context, q FetchRequest) ([]Fetched, error) {
-	const byTopicID, byName, readCommitted = 13, 12, 4
 	ctx, cancel := context.WithTimeout(ctx, q.MaxWait+requestTimeout)
 	defer cancel()
+	r, err := c.fetchRequest(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	m, err := c.ask(ctx, q.Leader, r)
+	if err != nil {
+		return nil, err
+	}
+	answer := m.(*kmsg.FetchResponse)
+	if err := failure(answer.ErrorCode); err != nil {
+		return nil, fmt.Errorf("fetch: %w", err)
+	}
 
-	ours := span{readCommitted, byTopicID}
+	fetched := make([]Fetched, 0, len(q.From))
+	allowed := &allowance{c.decompressor, maxDecompressed}
+	eachFetched(r.Version, answer, q.From, func(f FetchFrom, p *kmsg.FetchResponseTopicPartition) {
+		fetched = append(fetched, decode(f, p, allowed))
+	})
+	return fetched, nil
+}
+
+// From version 13 on, fetches go by topic id.
+const fetchByTopicID = 13
+
+// fetchRequest writes the question.
+func (c *Client) fetchRequest(ctx context.Context, q FetchRequest) (*kmsg.FetchRequest, error) {
+	const readCommitted = 4
+	ours := span{readCommitted, fetchByTopicID}
 	for _, f := range q.From {
 		if f.ID == (TopicID{}) {
-			ours.most = byName
+			ours.most = fetchByTopicID - 1
 		}
 	}
 	version, err := c.version(ctx, q.Leader, (&kmsg.FetchRequest{}).Key(), ours)
@@ -111,29 +136,22 @@ func (c *Client) Fetch(ctx context.Context, q FetchRequest) ([]Fetched, error) {
 		t := &r.Topics[len(r.Topics)-1]
 		t.Partitions = append(t.Partitions, p)
 	}
-	m, err := c.ask(ctx, q.Leader, r)
-	if err != nil {
-		return nil, err
-	}
-	answer := m.(*kmsg.FetchResponse)
-	if err := failure(answer.ErrorCode); err != nil {
-		return nil, fmt.Errorf("fetch: %w", err)
-	}
+	return r, nil
+}
 
-	fetched := make([]Fetched, 0, len(q.From))
-	allowed := &allowance{c.decompressor, maxDecompressed}
+// eachFetched sets what was answered beside what was asked.
+func eachFetched(version int16, answer *kmsg.FetchResponse, from []FetchFrom, each func(FetchFrom, *kmsg.FetchResponseTopicPartition)) {
 	for i := range answer.Topics {
 		t := &answer.Topics[i]
 		for j := range t.Partitions {
 			p := &t.Partitions[j]
-			for _, f := range q.From {
-				if f.Partition == p.Partition && (version >= byTopicID && f.ID == t.TopicID || version < byTopicID && f.Topic == t.Topic) {
-					fetched = append(fetched, decode(f, p, allowed))
+			for _, f := range from {
+				if f.Partition == p.Partition && (version >= fetchByTopicID && f.ID == t.TopicID || version < fetchByTopicID && f.Topic == t.Topic) {
+					each(f, p)
 				}
 			}
 		}
 	}
-	return fetched, nil
 }
 
 // decode reads the batches of one partition.

@@ -9,7 +9,6 @@ import (
 	"sync"
 
 	"github.com/segmentio/kafka-go"
-	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // Positions to ask Offsets for, besides a Unix time in milliseconds.
@@ -69,29 +68,13 @@ func (c *Client) offsets(ctx context.Context, leader int32, topic string, partit
 	if at >= 0 { // asked first, see Offsets
 		ends, endErr = c.offsets(ctx, leader, topic, partitions, HighWatermark)
 	}
-	// Version 0 answers with lists of segments.
-	version, err := c.version(ctx, leader, (&kmsg.ListOffsetsRequest{}).Key(), span{1, 6})
-	if err != nil {
-		return nil, err
-	}
-	r := kmsg.NewPtrListOffsetsRequest()
-	r.SetVersion(version)
-	r.ReplicaID = -1
-	asked := kmsg.NewListOffsetsRequestTopic()
-	asked.Topic = topic
-	for _, p := range partitions {
-		rp := kmsg.NewListOffsetsRequestTopicPartition()
-		rp.Partition, rp.Timestamp = p, at
-		asked.Partitions = append(asked.Partitions, rp)
-	}
-	r.Topics = append(r.Topics, asked)
-	answer, err := c.ask(ctx, leader, r)
+	answer, err := c.listOffsets(ctx, leader, []TopicPartitions{{topic, partitions}}, at)
 	if err != nil {
 		return nil, err
 	}
 	found := make(map[int32]int64, len(partitions))
 	var errs []error
-	for _, t := range answer.(*kmsg.ListOffsetsResponse).Topics {
+	for _, t := range answer.Topics {
 		for _, p := range t.Partitions {
 			switch err := failure(p.ErrorCode); {
 			case t.Topic != topic || !slices.Contains(partitions, p.Partition):

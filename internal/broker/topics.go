@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/segmentio/kafka-go"
-	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // Errors of Kafka's that kafka-go has no name for.
@@ -44,37 +43,16 @@ func (t Topic) Partitions() int32 { return int32(len(t.Leaders)) }
 // Topic asks a broker, not a cache, for one topic. The error is
 // kafka.UnknownTopicOrPartition when there is none of that name.
 func (c *Client) Topic(ctx context.Context, name string) (Topic, error) {
-	// Before version 4 a question could not say that it is not to create the topic.
-	const withoutCreation, withTopicIDs = 4, 12
-	version, err := c.version(ctx, anyBroker, (&kmsg.MetadataRequest{}).Key(), span{withoutCreation, withTopicIDs})
+	answer, err := c.metadata(ctx, []string{name})
 	if err != nil {
 		return Topic{}, err
 	}
-	r := kmsg.NewPtrMetadataRequest()
-	r.SetVersion(version)
-	asked := kmsg.NewMetadataRequestTopic()
-	asked.Topic = &name
-	r.Topics = append(r.Topics, asked)
-	answer, err := c.ask(ctx, anyBroker, r)
-	if err != nil {
-		return Topic{}, err
-	}
-	topics := answer.(*kmsg.MetadataResponse).Topics
-	if len(topics) != 1 {
+	if len(answer.Topics) != 1 {
 		return Topic{}, fmt.Errorf("describe topic %q: %w", name, kafka.UnknownTopicOrPartition)
 	}
-	if err := failure(topics[0].ErrorCode); err != nil {
-		return Topic{}, fmt.Errorf("describe topic %q: %w", name, err)
-	}
-	t := Topic{Name: name, ID: topics[0].TopicID, Leaders: make([]int32, len(topics[0].Partitions))}
-	for i := range t.Leaders {
-		t.Leaders[i] = -1
-	}
-	for _, p := range topics[0].Partitions {
-		if p.Partition < 0 || int(p.Partition) >= len(t.Leaders) {
-			return Topic{}, fmt.Errorf("describe topic %q: partition %d of %d", name, p.Partition, len(t.Leaders))
-		}
-		t.Leaders[p.Partition] = p.Leader
+	t, err := topicOf(name, &answer.Topics[0])
+	if err != nil {
+		return Topic{}, err
 	}
 	return t, nil
 }
