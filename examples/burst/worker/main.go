@@ -44,10 +44,12 @@ func work(stopping context.Context) error {
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), // what came before the first worker is work too
 		kgo.DisableAutoCommit(),
 		// Workers come and go here all the time. Partitions that stay where they
-		// are go on meanwhile, others wait for the job in hand, and everyone
-		// hears of a change within half a second instead of three.
+		// are go on meanwhile, and others wait for the job in hand.
 		kgo.Balancers(kgo.CooperativeStickyBalancer()), kgo.BlockRebalanceOnPoll(),
-		kgo.HeartbeatInterval(500*time.Millisecond), kgo.SessionTimeout(10*time.Second),
+		// How soon a worker hears of a change, and how soon it reads from
+		// partitions that are new to it: otherwise 3 and 5 seconds.
+		kgo.HeartbeatInterval(500*time.Millisecond), kgo.FetchMaxWait(500*time.Millisecond),
+		kgo.SessionTimeout(10*time.Second), // how long the partitions of a killed worker wait
 		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(0),
 	)
 	if err != nil {
