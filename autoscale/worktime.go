@@ -6,11 +6,14 @@ import (
 )
 
 const (
-	// workWindow is how far back the work of members is looked at, and enoughWork
-	// and enoughRecords what is enough of it: older work counts only where the newer is less.
+	// workWindow is how far back the work of members is looked at. Less than
+	// leastWork and leastRecords says nothing yet unless it is enoughWork: looks and
+	// commits are too far apart. Before enoughWork and enoughRecords older work does not count.
 	workWindow    = 5 * time.Minute
+	leastWork     = 10 * time.Second
+	leastRecords  = 5
 	enoughWork    = time.Minute
-	enoughRecords = 30
+	enoughRecords = 100
 	// slowest is how long the records of one commit may take where nobody knows how
 	// long they do. Where it is known, what takes ten times as long, and a minute,
 	// stands still and says nothing of the others: see Config.Stuck.
@@ -129,7 +132,7 @@ func (e *effort) estimate() time.Duration {
 			whole.add(sum.whole)
 		}
 	}
-	if busy.records > 0 {
+	if busy.records > 0 && (busy.time >= enoughWork || busy.time >= leastWork && busy.records >= leastRecords) {
 		value = time.Duration(e.concurrency) * busy.each()
 	}
 	if whole.time >= enoughWork && whole.records >= enoughRecords {
