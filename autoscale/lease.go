@@ -1,9 +1,7 @@
 package autoscale
 
 import (
-	"cmp"
 	"context"
-	"encoding/binary"
 	"errors"
 	"slices"
 	"sync"
@@ -190,9 +188,6 @@ func (l *GroupLease) run(ctx context.Context) {
 		Group: LeaseGroup(l.config.Topic, l.config.Group), Topic: LeaseTopic,
 		Session: leaseSession, Rebalance: leaseRebalance, Heartbeat: leaseHeartbeat,
 		Balancer: leaseBalancer{l}, Leave: leaseLeave, Logger: l.config.Logger,
-		// Heartbeats for a member that does not come back would only keep its
-		// place, and the others from sharing out anew.
-		Lost: l.quiet,
 	}, func(g *kafka.Generation) { g.Start(func(ctx context.Context) { l.serve(ctx, g) }) })
 }
 
@@ -226,9 +221,11 @@ func (l *GroupLease) topic(ctx context.Context) error {
 
 // serve is this member's part in one generation of the group.
 //
-// When the generation ends the lease stays where it is, and so do the
-// heartbeats: a process that joins the group ends one, which must not stop
-// anybody's workers. The next generation says who has it then.
+// When the generation ends the lease stays where it is, and the heartbeats go
+// on: a process that joins the group ends one, and kafka-go may come back under
+// another name after a failure, which must not stop anybody's workers. As long as
+// the group answers that it shares out partitions anew, it has not. The next
+// generation says who has the lease then.
 func (l *GroupLease) serve(ctx context.Context, g *kafka.Generation) {
 	if slices.ContainsFunc(g.Assignments[LeaseTopic], func(a kafka.PartitionAssignment) bool { return a.ID == 0 }) {
 		l.take(g)
@@ -257,13 +254,6 @@ func (l *GroupLease) take(g *kafka.Generation) {
 		l.news()
 	}
 	l.beating.Go(func() { l.beat(ctx, g) })
-}
-
-// quiet ends the heartbeats.
-func (l *GroupLease) quiet() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.stop()
 }
 
 // beat sends heartbeats until the context ends, or the group knows of no such
@@ -345,48 +335,5 @@ func (l *GroupLease) keep(ctx context.Context, g *kafka.Generation) bool {
 	return err == nil
 }
 
-// leaseBalancer leaves the lease where it is, as long as its holder takes part:
-// members say in their metadata since which generation they hold it.
-type leaseBalancer struct{ lease *GroupLease }
-
-// ProtocolName names the way of balancing.
-func (leaseBalancer) ProtocolName() string { return LeaseTopic }
-
-// UserData says since when this member holds the lease.
-func (b leaseBalancer) UserData() ([]byte, error) {
-	if since, held := b.lease.Held(); held {
-		return binary.BigEndian.AppendUint32(nil, uint32(since)), nil //nolint:gosec // only its bits
-	}
-	return nil, nil
-}
-
-// AssignGroups gives the lease to the one who has held it since the youngest
-// generation, else to the first by name; also when the topic is gone, since
-// nothing is read from it.
-func (leaseBalancer) AssignGroups(members []kafka.GroupMember, _ []kafka.Partition) kafka.GroupMemberAssignments {
-	assignments := make(kafka.GroupMemberAssignments)
-	for _, m := range members {
-		assignments[m.ID] = map[string][]int{}
-	}
-	if len(members) > 0 {
-		holder := slices.MaxFunc(members, func(a, b kafka.GroupMember) int {
-			return cmp.Or(cmp.Compare(heldSince(a), heldSince(b)), cmp.Compare(b.ID, a.ID))
-		})
-		assignments[holder.ID][LeaseTopic] = []int{0}
-	}
-	return assignments
-}
-
-// heldSince reads what UserData has written, -1 if the lease is not held.
-func heldSince(m kafka.GroupMember) int64 {
-	if len(m.UserData) != 4 {
-		return -1
-	}
-	return int64(binary.BigEndian.Uint32(m.UserData))
-}
-
 // Interface guards
-var (
-	_ Lease               = (*GroupLease)(nil)
-	_ kafka.GroupBalancer = leaseBalancer{}
-)
+var _ Lease = (*GroupLease)(nil)

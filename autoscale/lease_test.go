@@ -216,12 +216,19 @@ func TestLease(t *testing.T) {
 	})
 
 	inBubble("outlives a hiccup", func(t *testing.T) {
-		c := newLeaseCluster(t)
-		one := c.candidate(true)
-		settle(joinedLease)
-		one.cut()
-		one.mend() // its connections are gone, the broker is not
-		one.stays(t, time.Minute)
+		for gone := range 5 {
+			c := newLeaseCluster(t)
+			one := c.candidate(true)
+			settle(joinedLease)
+			one.cut()
+			settle(time.Duration(gone) * time.Second)
+			one.stands(t, true, false)
+			one.mend()
+			settle(leaseSession + joinedLease) // its old place has to go first
+			one.stays(t, time.Minute)
+			one.Close()
+			c.Close()
+		}
 	})
 
 	inBubble("is not held without good heartbeats", func(t *testing.T) {
@@ -256,8 +263,20 @@ func TestLease(t *testing.T) {
 			answer.ErrorCode = int16(kafka.UnknownMemberId)
 			return answer, nil, true
 		})
-		<-one.Changed()
+		settle(2 * leaseHeartbeat)
 		one.stands(t, false, false)
+	})
+
+	inBubble("is kept while the others share out for long", func(t *testing.T) {
+		c := newLeaseCluster(t)
+		one := c.candidate(true)
+		settle(joinedLease)
+		two := c.candidate(true)
+		one.stays(t, joinedLease)
+		two.cut() // for the group, it may still come back
+		three := c.candidate(true)
+		one.stays(t, leaseSession+leaseRebalance)
+		three.stands(t, false, true)
 	})
 
 	inBubble("waits for a topic that it may not make", func(t *testing.T) {

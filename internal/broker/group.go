@@ -25,15 +25,12 @@ type Membership struct {
 	Leave time.Duration
 	// Logger is told when the group is out of reach.
 	Logger *zap.Logger
-	// Lost, where it is not nil, is told when the place in the group was given
-	// up after a failure: the next generation is joined as another member.
-	Lost func()
 }
 
 // Member is a member of a group until ctx ends, and leaves it then, so that
 // others take over at once. Each generation is handed to begin.
 //
-// Join when the topic is there: kafka-go's members ask for a topic's partitions
+// Call it when the topic is there: kafka-go's members ask for a topic's partitions
 // with leave to create it, and a broker that does so makes it with its own
 // defaults. Its watcher of partitions does the same, so it is off: who needs to
 // know of growth looks for it.
@@ -76,9 +73,6 @@ func (c *Client) Member(ctx context.Context, m Membership, begin func(*kafka.Gen
 				level, lost = zap.WarnLevel, true
 			}
 			m.Logger.Log(level, "consumer group out of reach", zap.String("group", m.Group), zap.Error(err))
-			if m.Lost != nil {
-				m.Lost()
-			}
 			continue // kafka-go pauses before it tries again
 		}
 		lost = false
