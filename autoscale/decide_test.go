@@ -216,6 +216,22 @@ func TestPausedIsLeftOut(t *testing.T) {
 	s.says(0, "left out as paused: 12")
 }
 
+func TestWhatOthersWorkOnCountsForNothing(t *testing.T) {
+	s := newScene(t, Config{Max: 12, Keyed: true}, 12, 0)
+	for i := range s.look.Partitions {
+		s.look.Partitions[i].Elsewhere = i > 0
+	}
+	s.look.Partitions[11].Backlog = Unknown
+	s.run(time.Minute, 50, 50)
+	s.says(5, "5.0 for inflow of 50/s")
+	if strings.Contains(s.last.Reason, "paused") || strings.Contains(s.last.Reason, "tell") {
+		t.Fatal(s.last.Reason)
+	}
+	s.look.Partitions[0].Elsewhere = true
+	s.run(5*time.Minute, 50, 50)
+	s.says(0, "nothing to do")
+}
+
 func TestAHotPartitionIsReportedNotScaledFor(t *testing.T) {
 	s := newScene(t, Config{Max: 12}, 12, 0)
 	for range 150 {

@@ -42,6 +42,9 @@ func loadOf(c Config, h History) load {
 	counts := make([]bool, len(now.Partitions)) // what the load is made of
 	waiting, stalled := 0, 0
 	for i, p := range now.Partitions {
+		if p.Elsewhere {
+			continue
+		}
 		if p.Backlog < 0 || p.Produced < 0 {
 			l.known = false
 		} else {
@@ -96,7 +99,8 @@ func loadOf(c Config, h History) load {
 		l.forBacklog += behind
 	}
 	for i, rate := range rates(h.Looks, 0) {
-		l.busy = l.busy || rate.in > 0 && !now.Partitions[i].Paused
+		p := now.Partitions[i]
+		l.busy = l.busy || rate.in > 0 && !p.Paused && !p.Elsewhere
 	}
 	if l.active > 0 && !c.Keyed {
 		l.evenly = l.forInflow / float64(l.active)
