@@ -86,6 +86,10 @@ func Decide(c Config, h History) Decision {
 	if l.busy || !l.known {
 		d.BusyAt = now.At
 	}
+	if d.At.Sub(d.BusyAt) >= c.Idle {
+		// A few records, minutes ago, are still a rate over minutes.
+		l.forInflow, l.evenly, d.ForInflow = 0, 0, 0
+	}
 	if capacity := float64(d.From * c.Concurrency); capacity > 0 {
 		d.Gradient = l.inflow * l.workTime.Seconds() / capacity
 	}

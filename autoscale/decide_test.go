@@ -126,6 +126,15 @@ func TestToZeroAfterIdle(t *testing.T) {
 	s.says(0)
 	s.run(time.Hour, 0, 0)
 	s.says(0)
+
+	s = newScene(t, Config{Idle: time.Minute}, 12, 0)
+	s.run(time.Minute, 0, 0)
+	s.look.Partitions[0].Produced++ // a single record, and then nothing for long
+	s.decide(2*time.Second, 0, 0)
+	s.run(58*time.Second, 0, 0)
+	s.says(1)
+	s.run(34*time.Second, 0, 0)
+	s.says(0)
 }
 
 func TestUnknownIsNeverZero(t *testing.T) {
