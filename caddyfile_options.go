@@ -119,17 +119,20 @@ func duration(target *caddy.Duration) option {
 	}
 }
 
-// number reads an integer of at least one, for the same reason as duration, and
-// of at most 32 bits, which is what Kafka's protocol has room for.
-func number(target *int) option {
+// number reads an integer of at least one, for the same reason as duration.
+func number(target *int) option { return numberFrom(1, target) }
+
+// numberFrom reads an integer of at least a first one, and of at most 32 bits,
+// which is what Kafka's protocol has room for.
+func numberFrom(first int, target *int) option {
 	return func(d *caddyfile.Dispenser) error {
 		name, value := d.Val(), ""
 		if err := text(&value, "<n>")(d); err != nil {
 			return err
 		}
 		parsed, err := strconv.ParseInt(value, 10, 32)
-		if err != nil || parsed < 1 {
-			return d.Errf("%q is no number for %s; write an integer from 1 to %d", value, name, math.MaxInt32)
+		if err != nil || int(parsed) < first {
+			return d.Errf("%q is no number for %s; write an integer from %d to %d", value, name, first, math.MaxInt32)
 		}
 		*target = int(parsed)
 		return nil

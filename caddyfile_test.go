@@ -238,7 +238,7 @@ func FuzzCaddyfile(f *testing.F) {
 		if err != nil || len(tokens) == 0 {
 			return
 		}
-		for _, target := range []caddyfile.Unmarshaler{new(App), new(Handler), new(StreamsHandler), new(Scale), new(ProcessScaler)} {
+		for _, target := range []caddyfile.Unmarshaler{new(App), new(Handler), new(StreamsHandler), new(Scale), new(ProcessScaler), new(DeliverScaler)} {
 			err := target.UnmarshalCaddyfile(caddyfile.NewDispenser(slices.Clone(tokens)))
 			if err != nil {
 				continue

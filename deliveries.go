@@ -62,6 +62,17 @@ func (d *delivery) leave(app *App) {
 	}
 }
 
+// concurrency is how many tries run at once by what the last configuration says,
+// where no scaler has a word in it.
+func (d *delivery) concurrency() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if n := len(d.users); n > 0 {
+		return d.users[n-1].options.Concurrency
+	}
+	return 0
+}
+
 // addDelivery notes what a route has delivered.
 func (a *App) addDelivery(d *Deliver) error {
 	a.routes.mu.Lock()
@@ -88,7 +99,7 @@ func (a *App) startDeliveries() error {
 	defer a.routes.mu.Unlock()
 	a.deliveries = make(map[string]*delivery)
 	for _, d := range a.routes.deliveries {
-		key := fingerprint(a.plan.insideKey, d.topic, d.Group)
+		key := a.deliveryKey(d.topic, d.Group)
 		value, _, err := deliveries.LoadOrNew(key, func() (caddy.Destructor, error) { return a.newDelivery(d) })
 		if err != nil {
 			return fmt.Errorf("deliver %s: %w", d.topic, err)
@@ -97,6 +108,11 @@ func (a *App) startDeliveries() error {
 		a.deliveries[key].use(a, d.options())
 	}
 	return nil
+}
+
+// deliveryKey is where the pool holds what delivers a topic in a group.
+func (a *App) deliveryKey(topic, group string) string {
+	return fingerprint(a.plan.insideKey, topic, group)
 }
 
 func (a *App) newDelivery(d *Deliver) (*delivery, error) {

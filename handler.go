@@ -100,7 +100,7 @@ type Handler struct {
 	// workers do.
 	Deliver *Deliver `json:"deliver,omitempty"`
 
-	// Scale runs workers for this route's topic.
+	// Scale has the number of workers of this route's topic follow its load.
 	Scale *Scale `json:"scale,omitempty"`
 
 	app     *App
@@ -152,8 +152,23 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		if err := h.Scale.provision(ctx); err != nil {
 			return err
 		}
+		if err := h.scalesItsDeliver(); err != nil {
+			return err
+		}
 	}
-	h.app.addRoute(h)
+	return h.app.addRoute(h)
+}
+
+// scalesItsDeliver refuses a scaler that would look for a delivery in vain.
+func (h *Handler) scalesItsDeliver() error {
+	switch {
+	case !h.Scale.delivers():
+		return nil
+	case h.Deliver == nil:
+		return fmt.Errorf("osmosis %s: scale with deliver sizes the route's own delivery, and there is none; write `deliver { … }` on the route, or a scaler such as `process ./worker`", h.Topic)
+	case h.Deliver.Group != h.Group:
+		return fmt.Errorf("osmosis %s: scale with deliver is for the group %s, and the route delivers in the group %s; leave out `group %[2]s`", h.Topic, h.Group, h.Deliver.Group)
+	}
 	return nil
 }
 

@@ -16,7 +16,6 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyevents"
 	"go.uber.org/zap"
 
-	"github.com/osmosis-gateway/caddy-osmosis/autoscale"
 	"github.com/osmosis-gateway/caddy-osmosis/internal/broker"
 	"github.com/osmosis-gateway/caddy-osmosis/internal/broker/embedded"
 	"github.com/osmosis-gateway/caddy-osmosis/internal/hub"
@@ -57,12 +56,15 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err := a.makePlan(); err != nil {
 		return err
 	}
-	for _, s := range a.Scale {
+	for i, s := range a.Scale {
 		if err := s.provision(ctx); err != nil {
 			return err
 		}
 		if err := a.reserved(s.Topic); err != nil {
 			return fmt.Errorf("scale: %w", err)
+		}
+		if err := s.once(a.Scale[:i]); err != nil {
+			return err
 		}
 	}
 	events, err := ctx.App("events")
@@ -233,7 +235,7 @@ func (a *App) Start() error {
 	if err := a.startDeliveries(); err != nil {
 		return err
 	}
-	return a.startCrews()
+	return a.startScaling()
 }
 
 // createTopics makes the routes' topics ahead of the first request, as far as
@@ -262,27 +264,6 @@ func (a *App) ensure(ctx context.Context, client *broker.Client, topic string) e
 	return err
 }
 
-// startCrews starts the workers, or joins those that the configuration before
-// started with the same settings.
-func (a *App) startCrews() error {
-	a.routes.mu.Lock()
-	defer a.routes.mu.Unlock()
-	for _, s := range slices.Concat(a.Scale, a.routes.scale) {
-		job := autoscale.Job{
-			Kafka: a.kafkaAddresses(), Topic: s.Topic, Group: s.Group,
-			Grace: time.Duration(s.Drain), Logger: a.logger.Named("scale"),
-		}
-		key, start := s.scaler.Crew(job)
-		value, _, err := crews.LoadOrNew(key, func() (caddy.Destructor, error) { return crewEntry{start()}, nil })
-		if err != nil {
-			return fmt.Errorf("start workers for %s: %w", s.Topic, err)
-		}
-		a.crews = append(a.crews, key)
-		value.(crewEntry).Scale(autoscale.Order{Workers: s.Min})
-	}
-	return nil
-}
-
 // kafkaAddresses gives what workers connect to.
 func (a *App) kafkaAddresses() string {
 	if a.plan.embedded != nil {
@@ -296,13 +277,7 @@ func (a *App) kafkaAddresses() string {
 // comes later go on to take requests and to let streams in. Those would all be
 // refused, and an EventSource that is refused gives up for good.
 func (a *App) Stop() error {
-	errs := []error{a.stopDeliveries()}
-	for _, key := range a.crews {
-		_, err := crews.Delete(key)
-		errs = append(errs, err)
-	}
-	a.crews = nil
-	return errors.Join(errs...)
+	return errors.Join(a.stopScaling(), a.stopDeliveries())
 }
 
 // Cleanup lets go of what Start took, when all apps have stopped. Requests and

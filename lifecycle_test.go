@@ -67,7 +67,7 @@ func (h *house) stop() {
 // pooled counts what is shared by configurations.
 func pooled() int {
 	n := 0
-	for _, pool := range []*caddy.UsagePool{brokers, producers, insides, crews, deliveries} {
+	for _, pool := range []*caddy.UsagePool{brokers, producers, insides, deliveries, surveys, leases, loops} {
 		pool.Range(func(any, any) bool { n++; return true })
 	}
 	return n
@@ -267,7 +267,7 @@ func TestConfigurationMistakes(t *testing.T) {
 		return []*Handler{route}
 	}
 	scaled := func(s Scale) []*Handler { return orders(func(r *Handler) { r.Scale = &s }) }
-	process := json.RawMessage(`{"type":"process","command":["true"]}`)
+	process, delivering := json.RawMessage(`{"type":"process","command":["true"]}`), json.RawMessage(`{"type":"deliver"}`)
 	for name, test := range map[string]struct {
 		app    *App
 		routes []*Handler
@@ -303,8 +303,23 @@ func TestConfigurationMistakes(t *testing.T) {
 		"scale without scaler": {&App{}, scaled(Scale{}), "no scaler; write how to run a worker"},
 		"scale of no topic":    {&App{Scale: []*Scale{{ScalerRaw: process}}}, nil, "scale: a topic is missing"},
 		"scale of no name":     {&App{Scale: []*Scale{{Topic: "a/b", ScalerRaw: process}}}, nil, `scale: topic "a/b"`},
-		"scale by load":        {&App{}, scaled(Scale{Min: 1, Max: 3, ScalerRaw: process}), "give both the same number"},
+		"scale upside down":    {&App{}, scaled(Scale{Min: 3, Max: 1, ScalerRaw: process}), "min is 3 and max is 1; write `max 3` or more"},
+		"scale beyond default": {&App{}, scaled(Scale{Min: 11, ScalerRaw: process}), "min is 11 and max is 10; write `max 11` or more"},
 		"scale below nothing":  {&App{}, scaled(Scale{Min: -1, Max: -1, ScalerRaw: process}), "min is -1"},
+		"scale by nothing":     {&App{}, scaled(Scale{Concurrency: -1, ScalerRaw: process}), "concurrency -1"},
+		"scale no deliver":     {&App{}, scaled(Scale{ScalerRaw: delivering}), "write `deliver { … }` on the route, or a scaler such as `process ./worker`"},
+		"scale other group": {&App{}, orders(func(r *Handler) {
+			r.Group, r.Scale, r.Deliver = "billing", &Scale{ScalerRaw: delivering}, &Deliver{Group: "shop", Routes: caddyhttp.RouteList{{}}}
+		}), "delivers in the group shop; leave out `group billing`"},
+		"scale tries": {&App{}, orders(func(r *Handler) {
+			r.Scale, r.Deliver = &Scale{Concurrency: 2, ScalerRaw: delivering}, &Deliver{Routes: caddyhttp.RouteList{{}}}
+		}), "say how many with max"},
+		"scale twice":           {&App{Scale: []*Scale{{Topic: "a", ScalerRaw: process}, {Topic: "a", Group: "a", ScalerRaw: process}}}, nil, "scale a a is given twice"},
+		"scale here and there":  {&App{Scale: []*Scale{{Topic: testTopic, ScalerRaw: process}}}, scaled(Scale{ScalerRaw: process}), "scale orders orders is given twice"},
+		"lease as topic":        {&App{}, []*Handler{{Topic: "osmosis.lease"}}, "topic osmosis.lease is the gateway's own"},
+		"presence as topic":     {&App{}, []*Handler{{Topic: "osmosis.presence"}}, "topic osmosis.presence is the gateway's own"},
+		"idle":                  {&App{}, scaled(Scale{Idle: -5, ScalerRaw: process}), "idle is -5ns"},
+		"grace period":          {&App{}, scaled(Scale{ScalerRaw: json.RawMessage(`{"type":"process","command":["true"],"grace_period":-5}`)}), "grace_period is -5ns"},
 		"unknown scaler":       {&App{}, scaled(Scale{ScalerRaw: json.RawMessage(`{"type":"none"}`)}), "load scaler"},
 		"empty command":        {&App{}, scaled(Scale{ScalerRaw: json.RawMessage(`{"type":"process","command":[""]}`)}), "no command"},
 		"drain":                {&App{}, scaled(Scale{Drain: -5, ScalerRaw: process}), "drain is -5ns"},

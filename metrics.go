@@ -31,7 +31,7 @@ var (
 
 // registerMetrics puts the collectors into a configuration's registry.
 func registerMetrics(registry *prometheus.Registry) error {
-	for _, collector := range []prometheus.Collector{requestsTotal, queueSeconds, streamsOpen} {
+	for _, collector := range []prometheus.Collector{requestsTotal, queueSeconds, streamsOpen, scaleGauges{}} {
 		var already prometheus.AlreadyRegisteredError
 		if err := registry.Register(collector); err != nil && !errors.As(err, &already) {
 			return fmt.Errorf("register metrics: %w", err)

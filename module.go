@@ -88,7 +88,8 @@ type App struct {
 	// request may have been queued all the same. Default: 10s.
 	ProduceTimeout caddy.Duration `json:"produce_timeout,omitempty"`
 
-	// Scale runs workers for topics, besides what routes say of their own.
+	// Scale has the number of workers follow the load of topics, besides what
+	// routes say of their own. Each topic and group is scaled once.
 	Scale []*Scale `json:"scale,omitempty"`
 
 	logger   *zap.Logger
@@ -101,7 +102,7 @@ type App struct {
 	failed     chan struct{} // closed by Cleanup when Start never got that far
 	inside     *inside
 	keys       *hub.Keyring
-	crews      []string             // keys of the crews held
+	scaling    map[string]*scaling  // the loops held, by key
 	deliveries map[string]*delivery // those held, by key
 	cancel     context.CancelFunc   // ends what Start began
 	working    sync.WaitGroup       // what Start began

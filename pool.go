@@ -28,7 +28,6 @@ var (
 	producers = caddy.NewUsagePool() // broker settings → *producerEntry
 	books     = caddy.NewUsagePool() // broker settings → *bookEntry
 	insides   = caddy.NewUsagePool() // broker settings, reply topic, group → *inside
-	crews     = caddy.NewUsagePool() // scaler, job → *crewEntry
 )
 
 // brokerEntry is a connection to Kafka, and the embedded broker behind it if
@@ -77,24 +76,32 @@ type inside struct {
 	claims   *claims.Book
 	meter    *autoscale.Meter
 
-	brokerKey string
-	held      []*caddy.UsagePool // where it has a reference under brokerKey
+	needs
+}
+
+// needs are references on what pools hold.
+type needs []need
+
+// need is one of them.
+type need struct {
+	pool *caddy.UsagePool
+	key  string
 }
 
 // take gives what a pool holds, or a new one, with a reference on it.
-func (i *inside) take(pool *caddy.UsagePool, construct caddy.Constructor) (any, error) {
-	value, _, err := pool.LoadOrNew(i.brokerKey, construct)
+func (n *needs) take(pool *caddy.UsagePool, key string, construct caddy.Constructor) (any, error) {
+	value, _, err := pool.LoadOrNew(key, construct)
 	if err == nil {
-		i.held = append(i.held, pool)
+		*n = append(*n, need{pool, key})
 	}
 	return value, err
 }
 
 // letGo gives the references back, the last first: each needs those before it.
-func (i *inside) letGo() error {
+func (n needs) letGo() error {
 	var errs []error
-	for _, pool := range slices.Backward(i.held) {
-		_, err := pool.Delete(i.brokerKey)
+	for _, need := range slices.Backward(n) {
+		_, err := need.pool.Delete(need.key)
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
@@ -130,8 +137,8 @@ func (p *plan) acquire() (*inside, error) {
 
 // open makes the inside, and what it needs where that is not there.
 func (p *plan) open() (*inside, error) {
-	i := &inside{brokerKey: p.brokerKey}
-	value, err := i.take(brokers, p.connect)
+	i := new(inside)
+	value, err := i.take(brokers, p.brokerKey, p.connect)
 	if errors.Is(err, embedded.ErrInUse) && p.usedHere() {
 		return nil, errEmbeddedChanged
 	}
@@ -139,14 +146,14 @@ func (p *plan) open() (*inside, error) {
 		return nil, err
 	}
 	i.client = value.(*brokerEntry).client
-	value, err = i.take(producers, func() (caddy.Destructor, error) {
+	value, err = i.take(producers, p.brokerKey, func() (caddy.Destructor, error) {
 		return producerEntry{ingress.New(ingress.Config{Broker: i.client, Logger: p.logger})}, nil
 	})
 	if err != nil {
 		return nil, errors.Join(err, i.letGo())
 	}
 	i.producer = value.(producerEntry).Producer
-	value, err = i.take(books, func() (caddy.Destructor, error) {
+	value, err = i.take(books, p.brokerKey, func() (caddy.Destructor, error) {
 		return bookEntry{claims.New(claims.Config{Broker: i.client, Produce: produceClaims(i.producer), Logger: p.logger})}, nil
 	})
 	if err != nil {
@@ -227,13 +234,4 @@ func (l *lease) release() {
 	if _, err := insides.Delete(l.key); err != nil {
 		caddy.Log().Named("osmosis").Error("leave kafka", zap.Error(err))
 	}
-}
-
-// crewEntry is a crew of workers that equal configurations share.
-type crewEntry struct{ autoscale.Crew }
-
-// Destruct stops the workers.
-func (c crewEntry) Destruct() error {
-	c.Close()
-	return nil
 }

@@ -2,9 +2,11 @@ package osmosis
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/osmosis-gateway/caddy-osmosis/autoscale"
 	"github.com/osmosis-gateway/caddy-osmosis/internal/claims"
 )
 
@@ -22,9 +24,15 @@ type routes struct {
 
 // addRoute notes what a route needs of the app: its topic, its origins for the
 // streams it makes, and its workers.
-func (a *App) addRoute(h *Handler) {
+func (a *App) addRoute(h *Handler) error {
 	a.routes.mu.Lock()
 	defer a.routes.mu.Unlock()
+	if h.Scale != nil {
+		if err := h.Scale.once(slices.Concat(a.Scale, a.routes.scale)); err != nil {
+			return err
+		}
+		a.routes.scale = append(a.routes.scale, h.Scale)
+	}
 	a.routes.topics = append(a.routes.topics, h.Topic)
 	a.routes.window = max(a.routes.window, time.Duration(h.Idempotency))
 	if a.routes.cors == nil {
@@ -34,9 +42,7 @@ func (a *App) addRoute(h *Handler) {
 	if h.admission != nil {
 		a.routes.admissions = append(a.routes.admissions, h.admission)
 	}
-	if h.Scale != nil {
-		a.routes.scale = append(a.routes.scale, h.Scale)
-	}
+	return nil
 }
 
 // reserved says why a topic cannot be one of requests: the gateway would take its
@@ -48,10 +54,13 @@ func (a *App) reserved(topic string) error {
 	return gatewaysOwn(topic)
 }
 
+// presenceTopic is kept for what gateways will tell each other of who listens.
+const presenceTopic = "osmosis.presence"
+
 // gatewaysOwn says why a topic cannot be one of requests or of replies.
 func gatewaysOwn(topic string) error {
 	switch topic {
-	case claims.Topic, controlTopic:
+	case claims.Topic, controlTopic, autoscale.LeaseTopic, presenceTopic:
 		return fmt.Errorf("topic %s is the gateway's own; choose another", topic)
 	}
 	return nil
