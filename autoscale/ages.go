@@ -36,6 +36,7 @@ func (a *ages) add(end int64, now time.Time) {
 
 // insert remembers when the record at an offset came.
 func (a *ages) insert(offset int64, at time.Time) {
+	a.room()
 	i, found := slices.BinarySearchFunc(a.marks, offset, func(m mark, end int64) int { return cmp.Compare(m.end, end) })
 	if found {
 		return
@@ -47,7 +48,9 @@ func (a *ages) insert(offset int64, at time.Time) {
 		at = a.marks[i-1].to
 	}
 	a.marks = slices.Insert(a.marks, i, mark{offset, at, at})
-	a.room()
+	if i+1 == len(a.marks) || a.marks[i+1].end > offset+1 {
+		a.marks = slices.Insert(a.marks, i+1, mark{offset + 1, at, at})
+	}
 }
 
 // room drops every other mark of the older half, where there are too many.
@@ -58,7 +61,7 @@ func (a *ages) room() {
 	n := 0
 	a.marks = slices.DeleteFunc(a.marks, func(mark) bool {
 		n++
-		return n <= maxMarks/2 && n%2 == 1
+		return n <= maxMarks/2 && n%2 == 0
 	})
 }
 
@@ -74,7 +77,7 @@ func (a *ages) when(offset int64) (at time.Time, slack time.Duration, known bool
 	}
 	before, after := a.marks[i-1], a.marks[i]
 	slack = after.from.Sub(before.to)
-	part := float64(offset-before.end+1) / float64(after.end-before.end)
+	part := float64(offset-before.end) / float64(after.end-before.end)
 	return before.to.Add(time.Duration(part * float64(slack))), slack, true
 }
 

@@ -164,7 +164,7 @@ func (w *Watch) assigned(members []broker.Member, stable bool) {
 			break
 		}
 		for _, t := range m.Assigned {
-			if t.Topic != w.of.Topic {
+			if t.Topic != w.of.Topic && (t.Topic != "" || t.ID != w.topic.led.ID) {
 				continue
 			}
 			owned[m.ID] = slices.Clone(t.Partitions)

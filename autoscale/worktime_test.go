@@ -192,3 +192,93 @@ func TestWorkTimeIsThatOfASimulatedConsumer(t *testing.T) {
 		}
 	}
 }
+
+// A member that is seen with something to do at each commit, but had nothing in
+// between, was not busy.
+func TestWorkTimeKnowsPausesBetweenCommits(t *testing.T) {
+	for name, tt := range map[string]struct {
+		goals [3]int64 // at the looks from one commit to the next, of 30 records
+		known bool
+	}{
+		"most came just before the commit": {[3]int64{5, 5, 55}, false},
+		"all were there":                   {[3]int64{55, 55, 55}, true},
+	} {
+		e := &effort{concurrency: 1}
+		at := time.Unix(0, 0)
+		for i := range int64(60) {
+			e.begin(at)
+			done := 30 * (i / 3)
+			e.partition(tt.goals[i%3]+30*(i/3)-done, done)
+			e.end()
+			e.assigned(map[string][]int32{"member": {0}})
+			at = at.Add(2 * time.Second)
+		}
+		if known := e.workTime() > 0; known != tt.known {
+			t.Errorf("%s: found %s", name, e.workTime())
+		}
+	}
+}
+
+// What was done counts only between two times at which a member had the same.
+func TestWorkTimeForgetsWhatWasDoneAcrossARebalance(t *testing.T) {
+	e := &effort{concurrency: 1}
+	at := time.Unix(0, 0)
+	done := [2]int64{}
+	for i := range 90 {
+		// For a minute one member has both, and then each of two has one: each
+		// does ten a second. What says so comes late.
+		second := i >= 30
+		owned := map[string][]int32{"first": {0, 1}}
+		if i >= 34 {
+			owned = map[string][]int32{"first": {0}, "second": {1}}
+		}
+		done[0] += 10
+		if second {
+			done[0] += 10
+			done[1] += 20
+		} else {
+			done[1] += 10
+		}
+		e.begin(at)
+		e.partition(1000, done[0])
+		e.partition(1000, done[1])
+		e.end()
+		if i%5 == 4 {
+			e.assigned(owned)
+		}
+		if got := e.workTime(); got != 0 && (got < 99*time.Millisecond || got > 101*time.Millisecond) {
+			t.Fatalf("look %d: found %s, want 100ms", i, got)
+		}
+		at = at.Add(2 * time.Second)
+	}
+	if e.workTime() == 0 {
+		t.Fatal("not found out")
+	}
+}
+
+// Work that has become faster is noticed although nobody is busy any more.
+func TestWorkTimeFallsWithWhatIsDone(t *testing.T) {
+	e := &effort{concurrency: 2}
+	at := time.Unix(0, 0)
+	done := int64(0)
+	look := func(n, left int64) {
+		done += n
+		e.begin(at)
+		e.partition(left, done)
+		e.end()
+		e.assigned(map[string][]int32{"member": {0}})
+		at = at.Add(2 * time.Second)
+	}
+	for range 60 {
+		look(10, 1000)
+	}
+	if got := e.workTime(); got != 400*time.Millisecond {
+		t.Fatalf("found %s for two at once, ten in two seconds", got)
+	}
+	for range 60 {
+		look(100, 0)
+	}
+	if got := e.workTime(); got != 40*time.Millisecond {
+		t.Fatalf("found %s though two hands did a hundred in two seconds", got)
+	}
+}

@@ -25,14 +25,20 @@ type DescribedGroup struct {
 type Member struct {
 	ID string
 	// Assigned are the partitions that are its.
-	Assigned []TopicPartitions
+	Assigned []Assigned
 }
 
-// States of a group as the coordinator calls them.
-const (
-	stateStable = "Stable"
-	stateDead   = "Dead" // or there is none, or it is of the protocol that the other request is for
-)
+// Assigned are partitions of a topic that a member has.
+type Assigned struct {
+	// Topic is the topic's name. The embedded broker gives ID instead, in the
+	// newer of the protocols.
+	Topic      string
+	ID         TopicID
+	Partitions []int32
+}
+
+// stateStable is how the coordinator calls a group that is.
+const stateStable = "Stable"
 
 // Groups asks a coordinator for the members of many groups, and of what is
 // assigned to them, in either of Kafka's two protocols. A group that nobody has
@@ -56,7 +62,7 @@ func (c *Client) Groups(ctx context.Context, coordinator int32, groups []string)
 		switch err := groupFailure(g.ErrorCode); {
 		case err != nil:
 			d.Err = fmt.Errorf("describe group %q: %w", g.Group, err)
-		case g.State == stateDead || g.ErrorCode != 0:
+		case len(g.Members) == 0: // or it is of the protocol that the other request is for
 			others = append(others, g.Group)
 			continue
 		}
@@ -96,7 +102,7 @@ func (c *Client) consumerGroups(ctx context.Context, coordinator int32, groups [
 		for _, m := range g.Members {
 			member := Member{ID: m.MemberID}
 			for _, t := range m.Assignment.TopicPartitions {
-				member.Assigned = append(member.Assigned, TopicPartitions{t.Topic, t.Partitions})
+				member.Assigned = append(member.Assigned, Assigned{t.Topic, t.TopicID, t.Partitions})
 			}
 			d.Members = append(d.Members, member)
 		}
@@ -116,14 +122,14 @@ func failedGroups(groups []string, err error) []DescribedGroup {
 
 // assigned reads what a member was given. What is not written as consumers write
 // it gives nothing: other programs use groups too.
-func assigned(bytes []byte) []TopicPartitions {
+func assigned(bytes []byte) []Assigned {
 	var a kmsg.ConsumerMemberAssignment
 	if len(bytes) == 0 || a.ReadFrom(bytes) != nil {
 		return nil
 	}
-	list := make([]TopicPartitions, 0, len(a.Topics))
+	list := make([]Assigned, 0, len(a.Topics))
 	for _, t := range a.Topics {
-		list = append(list, TopicPartitions{t.Topic, t.Partitions})
+		list = append(list, Assigned{Topic: t.Topic, Partitions: t.Partitions})
 	}
 	return list
 }
