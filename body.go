@@ -10,6 +10,8 @@ import (
 	"sync"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/osmosis-gateway/caddy-osmosis/record"
 )
 
 // readBody reads the request's body up to the limit. What is too long is
@@ -62,17 +64,23 @@ func refuseUnread(w http.ResponseWriter, r *http.Request, p problem) error {
 	return writeProblem(w, r, p)
 }
 
-// bodies are buffers for request bodies. A producer copies what it sends, so
-// that a body is free when the request is queued.
-var bodies = sync.Pool{New: func() any { return new([]byte) }}
+// workspace is memory for what is made of a request on its way to the topic. A
+// producer copies what it sends, so that it is free when the request is queued.
+type workspace struct {
+	body    []byte
+	key     []byte
+	scratch record.Scratch
+}
+
+var workspaces = sync.Pool{New: func() any { return new(workspace) }}
 
 // maxPooledBody keeps a few huge bodies from staying in memory for good. It is
 // also what a body gets before any of it has come.
 const maxPooledBody = 64 << 10
 
-func giveBack(buffer *[]byte) {
-	if cap(*buffer) <= maxPooledBody {
-		bodies.Put(buffer)
+func (s *workspace) giveBack() {
+	if cap(s.body) <= maxPooledBody {
+		workspaces.Put(s)
 	}
 }
 

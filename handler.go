@@ -11,8 +11,6 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
-
-	"github.com/osmosis-gateway/caddy-osmosis/internal/hub"
 )
 
 func init() {
@@ -104,6 +102,7 @@ type Handler struct {
 	Scale *Scale `json:"scale,omitempty"`
 
 	app     *App
+	keyIs   string // the one placeholder that Key is, without its braces; "": it is more or none
 	methods map[string]bool
 	allow   string // the methods, as Access-Control-Allow-Methods has them
 	metrics routeMetrics
@@ -187,6 +186,7 @@ func (h *Handler) settle(app *App) {
 	if h.Group == "" {
 		h.Group = h.Topic
 	}
+	h.keyIs = onlyPlaceholder(h.Key)
 	if len(h.Methods) == 0 {
 		h.Methods = []string{http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete}
 	}
@@ -253,9 +253,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if refusal := h.admission.refusal(); refusal != nil {
 		return refuseUnread(w, r, *refusal)
 	}
-	buffer := bodies.Get().(*[]byte)
-	body, refusal := h.readBody(w, r, *buffer)
-	*buffer = body
+	space := workspaces.Get().(*workspace)
+	space.body, refusal = h.readBody(w, r, space.body)
 	if refusal != nil {
 		return refuseUnread(w, r, *refusal)
 	}
@@ -278,15 +277,15 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	defer lease.release()
 
-	in := incoming{Request: r, repl: repl, body: body}
-	var claims hub.Claims
+	in := incoming{Request: r, repl: repl, workspace: space}
+	a := new(acceptance)
 	replayed := false
 	if key == "" {
-		claims, err = h.queue(ctx, lease, in)
+		err = h.queue(ctx, lease, in, &a.Claims)
 	} else {
-		claims, replayed, err = h.queueOnce(ctx, lease, in, owner, key)
+		replayed, err = h.queueOnce(ctx, lease, in, &a.Claims, owner, key)
 	}
-	giveBack(buffer) // the record is on its topic or given up, and what follows may take long
+	space.giveBack() // the record is on its topic or given up, and what follows may take long
 	if err != nil || !replayed {
 		h.metrics.count(begun, err)
 	}
@@ -297,13 +296,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		w.Header().Set(headerReplayed, "true")
 	}
 	if h.Bind != "" {
-		claims.Bind, claims.BindHash = h.Bind, h.app.keys.BindHash(claims.ID, owner)
+		a.Bind, a.BindHash = h.Bind, h.app.keys.BindHash(a.ID, owner)
 	}
-	token, err := h.app.keys.Seal(claims)
-	if err != nil {
-		return caddyhttp.Error(http.StatusInternalServerError, fmt.Errorf("seal stream token: %w", err))
-	}
-	return h.answer(w, r, lease, claims, token)
+	repl.Map(a.placeholder)
+	return h.answer(w, r, lease, a)
 }
 
 // Interface guards

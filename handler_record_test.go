@@ -4,12 +4,14 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/osmosis-gateway/caddy-osmosis/internal/hub"
 	"github.com/osmosis-gateway/caddy-osmosis/record"
@@ -135,6 +137,41 @@ func TestKey(t *testing.T) {
 			t.Errorf("%d without key, in %d partitions", keyless, len(used))
 		}
 	}, several)
+}
+
+// A key that is one placeholder is not parsed for every request, and is the same
+// as if it were.
+func TestOnlyPlaceholder(t *testing.T) {
+	r := httptest.NewRequest(http.MethodPost, "/orders?n=1", nil)
+	r.Header["X-Customer"] = []string{"ada", "bob"}
+	repl := caddyhttp.NewTestReplacer(r)
+	for text, want := range map[string]string{
+		"{http.request.header.X-Customer}":                 "http.request.header.X-Customer",
+		"{http.request.header.x-customer}":                 "http.request.header.x-customer",
+		"{http.request.uri.query.n}":                       "http.request.uri.query.n",
+		"{http.request.remote.host}":                       "http.request.remote.host",
+		"{no.such}":                                        "no.such",
+		"{http.request.body}":                              "", // would be read by Caddy
+		"{http.request.body_base64}":                       "",
+		"{http.request.method}-{http.request.uri.query.n}": "",
+		"n {http.request.uri.query.n}":                     "",
+		`\{http.request.uri.query.n\}`:                     "",
+		`{http.request.header.X\}Y}`:                       "",
+		"{{http.request.method}}":                          "",
+		"plain":                                            "", "{": "", "}": "", "{}": "", "": "",
+	} {
+		got := onlyPlaceholder(text)
+		if got != want {
+			t.Errorf("onlyPlaceholder(%q) = %q, want %q", text, got, want)
+		}
+		if got == "" {
+			continue
+		}
+		value, _ := repl.GetString(got)
+		if parsed := repl.ReplaceAll(text, ""); value != parsed {
+			t.Errorf("%q is %q, parsed %q", text, value, parsed)
+		}
+	}
 }
 
 // The body has been read when the key expands, and counts all the same.

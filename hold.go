@@ -45,6 +45,10 @@ func whileServing(ctx context.Context) (context.Context, func()) {
 // HTTP/2. Caddy's wrappers put their deadlines back after every read and write,
 // so it has to be taken off them first.
 func unhurry(w http.ResponseWriter, r *http.Request) {
+	server, ok := r.Context().Value(http.ServerContextKey).(*http.Server)
+	if ok && r.ProtoMajor == 1 && server.ReadTimeout <= 0 && server.WriteTimeout <= 0 {
+		return // as it is by default: the deadlines that Caddy then sets are for single reads and writes, and mean nothing between them
+	}
 	reader, writer := caddyhttp.IdleTimeoutsFromContext(r.Context())
 	if reader != nil {
 		reader.Deadline.HardDeadline = time.Time{}

@@ -91,18 +91,17 @@ func unquoteKey(s string) (string, bool) {
 
 // queueOnce queues the request unless one with the same idempotency key was
 // before it. Then it gives that one's stream, and replayed is true.
-func (h *Handler) queueOnce(ctx context.Context, lease *lease, in incoming, owner, key string) (c hub.Claims, replayed bool, err error) {
-	c, err = h.newStream(ctx, lease, in)
-	if err != nil {
-		return c, false, err
+func (h *Handler) queueOnce(ctx context.Context, lease *lease, in incoming, c *hub.Claims, owner, key string) (replayed bool, err error) {
+	if err := h.newStream(ctx, lease, in, c); err != nil {
+		return false, err
 	}
-	rec, err := h.record(new(record.Scratch), in, &c) // one that cannot be queued claims nothing
+	rec, err := h.record(in, c) // one that cannot be queued claims nothing
 	if err != nil {
-		return c, false, err
+		return false, err
 	}
 	verdict, err := lease.claims.Claim(ctx, h.claim(in, owner, key, c))
 	if err != nil {
-		return c, false, err
+		return false, err
 	}
 	turn := verdict.Turn
 	takenUp := verdict.Stream.ID != c.ID
@@ -114,10 +113,10 @@ func (h *Handler) queueOnce(ctx context.Context, lease *lease, in incoming, owne
 	if turn == nil {
 		at := verdict.Request
 		c.Partition, c.Offset, c.Incarnation = at.Partition, at.Offset, at.Incarnation
-		return c, true, nil
+		return true, nil
 	}
 	if takenUp {
-		rec, err = h.record(new(record.Scratch), in, &c)
+		rec, err = h.record(in, c)
 	}
 	if err == nil {
 		// Without a key too the place is settled, so that a request that is queued
@@ -126,15 +125,15 @@ func (h *Handler) queueOnce(ctx context.Context, lease *lease, in incoming, owne
 		if rec.Key == nil {
 			request.PlaceBy = []byte(c.ID)
 		}
-		err = h.produce(ctx, lease, request, &c)
+		err = h.produce(ctx, lease, request, c)
 	}
 	h.endTurn(ctx, turn, c, err)
-	return c, false, err
+	return false, err
 }
 
 // endTurn tells the other gateways what became of a request. One that may be
 // queued is left open: the next repeat queues it again, with its stream id.
-func (h *Handler) endTurn(ctx context.Context, turn *claims.Turn, c hub.Claims, outcome error) {
+func (h *Handler) endTurn(ctx context.Context, turn *claims.Turn, c *hub.Claims, outcome error) {
 	var err error
 	switch {
 	case outcome == nil:
@@ -148,7 +147,7 @@ func (h *Handler) endTurn(ctx context.Context, turn *claims.Turn, c hub.Claims, 
 }
 
 // claim makes the claim of a request on its key.
-func (h *Handler) claim(in incoming, owner, key string, c hub.Claims) claims.Claim {
+func (h *Handler) claim(in incoming, owner, key string, c *hub.Claims) claims.Claim {
 	bound := "anyone"
 	if h.Bind != "" {
 		bound = "bound"

@@ -307,12 +307,12 @@ func (s *storefront) deadClaim(body, key string) string {
 		s.t.Fatal(err)
 	}
 	defer lease.release()
-	in := incoming{Request: s.post(body), body: []byte(body)}
-	c, err := s.route.newStream(ctx, lease, in)
-	if err != nil {
+	in := incoming{Request: s.post(body), workspace: &workspace{body: []byte(body)}}
+	var c hub.Claims
+	if err := s.route.newStream(ctx, lease, in, &c); err != nil {
 		s.t.Fatal(err)
 	}
-	v, err := lease.claims.Claim(ctx, s.route.claim(in, "", key, c))
+	v, err := lease.claims.Claim(ctx, s.route.claim(in, "", key, &c))
 	if err != nil || v.Turn == nil || v.Stream.ID != c.ID {
 		s.t.Fatal(v, err)
 	}

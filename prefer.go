@@ -37,19 +37,15 @@ func (p prefer) upTo(most time.Duration) (wait time.Duration, applied []string) 
 // since a preference is never a reason to refuse a request.
 func parsePrefer(h http.Header) prefer {
 	var p prefer
-	seen := make(map[string]bool)
+	waitSeen := false
 	for preference := range list(h.Values("Prefer"), ',') {
 		// Parameters come after a semicolon; neither preference has any.
 		name, value, _ := strings.Cut(firstOf(list([]string{preference}, ';')), "=")
-		name = strings.ToLower(strings.TrimSpace(name))
-		if seen[name] {
-			continue
-		}
-		seen[name] = true
-		switch name {
-		case "respond-async":
+		switch name = strings.TrimSpace(name); {
+		case strings.EqualFold(name, "respond-async"):
 			p.async = true
-		case "wait":
+		case strings.EqualFold(name, "wait") && !waitSeen:
+			waitSeen = true
 			p.wait, p.waits = parseSeconds(unquote(strings.TrimSpace(value)))
 		}
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -23,51 +22,46 @@ const eventType = "osmosis.request"
 // incoming is a request that is about to be queued, and what was read of it.
 type incoming struct {
 	*http.Request
+	*workspace
 	repl *caddy.Replacer
-	body []byte
 }
 
-// queue makes the record and has the broker take it. The claims it gives hold
+// queue makes the record and has the broker take it. The claims it fills in hold
 // all that a gateway needs to serve the stream.
-func (h *Handler) queue(ctx context.Context, lease *lease, in incoming) (hub.Claims, error) {
+func (h *Handler) queue(ctx context.Context, lease *lease, in incoming, c *hub.Claims) error {
 	// The stream comes first: its floor has to be older than the record.
-	c, err := h.newStream(ctx, lease, in)
-	if err != nil {
-		return c, err
+	if err := h.newStream(ctx, lease, in, c); err != nil {
+		return err
 	}
-	scratch := scratches.Get().(*record.Scratch)
-	defer scratches.Put(scratch)
-	rec, err := h.record(scratch, in, &c)
+	rec, err := h.record(in, c)
 	if err != nil {
-		return c, err
+		return err
 	}
-	return c, h.produce(ctx, lease, ingress.Request{Topic: h.Topic, Record: rec}, &c)
+	return h.produce(ctx, lease, ingress.Request{Topic: h.Topic, Record: rec}, c)
 }
 
-// scratches are for records that are on their way: the producer copies them.
-var scratches = sync.Pool{New: func() any { return new(record.Scratch) }}
-
-// newStream gives a stream for a request that has no place on the topic yet.
-func (h *Handler) newStream(ctx context.Context, lease *lease, in incoming) (hub.Claims, error) {
+// newStream makes a stream for a request that has no place on the topic yet.
+func (h *Handler) newStream(ctx context.Context, lease *lease, in incoming, c *hub.Claims) error {
 	place, err := lease.hub.Place(ctx)
 	if err != nil {
-		return hub.Claims{}, err
+		return err
 	}
 	now := time.Now()
 	scheme, host := originOf(in.Request)
-	c := hub.Claims{
+	*c = hub.Claims{
 		ID: record.NewID(place.Partition, place.Partitions), Scheme: scheme, Host: host,
 		Topic: h.Topic, Group: h.Group,
 		ReplyTopic: place.Topic, ReplyPartition: place.Partition, ReplyPartitions: place.Partitions,
 		Floor: place.Floor, ReplyIncarnation: place.Incarnation,
 		Issued: now, Expires: now.Add(h.app.settings.ttl),
 	}
-	return c, c.Check() // a Host that fits no token: refused before it is queued
+	return c.Check() // a Host that fits no token: refused before it is queued
 }
 
-// record makes the record of a request for a stream.
-func (h *Handler) record(scratch *record.Scratch, in incoming, c *hub.Claims) (record.Record, error) {
-	rec, err := scratch.FromHTTP(in.Request, in.body, record.Meta{
+// record makes the record of a request for a stream. It is good until the next
+// one is made in the request's workspace.
+func (h *Handler) record(in incoming, c *hub.Claims) (record.Record, error) {
+	rec, err := in.scratch.FromHTTP(in.Request, in.body, record.Meta{
 		StreamID: c.ID, Source: c.Scheme + "://" + c.Host, Type: eventType, Time: c.Issued,
 		Scheme: c.Scheme, ClientIP: clientIP(in.Request),
 		ReplyTopic: c.ReplyTopic, ReplyPartition: c.ReplyPartition, Expires: c.Expires, Names: h.Headers,
@@ -76,7 +70,8 @@ func (h *Handler) record(scratch *record.Scratch, in incoming, c *hub.Claims) (r
 		return rec, err
 	}
 	if key := h.key(in); key != "" {
-		rec.Key = []byte(key)
+		in.key = append(in.key[:0], key...)
+		rec.Key = in.key
 	}
 	return rec, nil
 }
@@ -87,6 +82,10 @@ const bodyPlaceholder = "{http.request.body"
 // key gives the record's key. Caddy would read the body for a placeholder that
 // stands for it, which has been read by now.
 func (h *Handler) key(in incoming) string {
+	if h.keyIs != "" {
+		value, _ := in.repl.GetString(h.keyIs)
+		return value
+	}
 	if strings.Contains(h.Key, bodyPlaceholder) {
 		const plain, encoded = "http.request.body", "http.request.body_base64"
 		in.repl.Set(plain, string(in.body))
@@ -95,6 +94,19 @@ func (h *Handler) key(in incoming) string {
 		defer in.repl.Delete(encoded)
 	}
 	return in.repl.ReplaceAll(h.Key, "")
+}
+
+// onlyPlaceholder gives the name of the placeholder that a text is, or nothing
+// where there is more to it. Such a text needs no parsing for every request.
+func onlyPlaceholder(text string) string {
+	if len(text) < 2 || text[0] != '{' || text[len(text)-1] != '}' || strings.HasPrefix(text, bodyPlaceholder) {
+		return ""
+	}
+	name := text[1 : len(text)-1]
+	if strings.ContainsAny(name, `{}\\`) {
+		return ""
+	}
+	return name
 }
 
 // produce has the broker take the record, and notes in the claims where it

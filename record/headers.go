@@ -54,8 +54,12 @@ type field struct {
 func requestFields(dst []field, header http.Header, named []string) []field {
 	connection := connectionNames(header["Connection"])
 	for name, values := range header {
-		lower, ok := requestNames[name]
-		if !ok {
+		lower, usual := requestNames[name] // end-to-end fields, all of them
+		if usual && connection == nil {
+			dst = append(dst, field{lower, values})
+			continue
+		}
+		if !usual {
 			if !allowed(name) && !contains(named, name) {
 				continue
 			}

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -131,7 +132,7 @@ func bareHost(scheme, host string) string {
 // they get later on. A client chooses its Host, so a gateway asks before it
 // produces the request: one that is queued must get its token. The error wraps
 // ErrClaimsTooLong.
-func (c Claims) Check() error {
+func (c *Claims) Check() error {
 	if n := c.textBytes(); n > maxTexts {
 		return fmt.Errorf("%w: its texts have %d bytes, at most %d fit; shorten the longest of host (%d), topic (%d), group (%d), reply topic (%d) and bind (%d)",
 			ErrClaimsTooLong, n, maxTexts, len(c.Host), len(c.Topic), len(c.Group), len(c.ReplyTopic), len(c.Bind))
@@ -147,11 +148,21 @@ func (c *Claims) textBytes() int {
 // Seal makes a token of the claims, under the first secret. Tokens of the same
 // claims differ. The error is that of Claims.Check.
 func (k *Keyring) Seal(c Claims) (string, error) {
+	token, err := k.AppendSeal(nil, &c)
+	return string(token), err
+}
+
+// AppendSeal appends such a token to dst. It takes no memory where dst has room
+// for two.
+func (k *Keyring) AppendSeal(dst []byte, c *Claims) ([]byte, error) {
 	if err := c.Check(); err != nil {
-		return "", err
+		return dst, err
 	}
 	key := &k.keys[0]
-	b := make([]byte, 0, tokenNonce+c.textBytes()+maxNumbers+chacha20poly1305.Overhead)
+	most := tokenNonce + c.textBytes() + maxNumbers + chacha20poly1305.Overhead
+	spelt := tokenEncoding.EncodedLen(most)
+	dst = slices.Grow(dst, spelt+most)
+	b := dst[len(dst)+spelt : len(dst)+spelt] // behind where it will be spelt
 	b = append(b, tokenVersion)
 	b = append(b, key.id[:]...)
 	b = b[:tokenNonce]
@@ -159,7 +170,7 @@ func (k *Keyring) Seal(c Claims) (string, error) {
 	// Sealing in place: the claims are encoded where their ciphertext will stand.
 	claims := c.appendTo(b[tokenNonce:])
 	b = key.token.Seal(b, b[tokenHead:tokenNonce], claims, b[:tokenHead])
-	return tokenEncoding.EncodeToString(b), nil
+	return tokenEncoding.AppendEncode(dst, b), nil
 }
 
 // Open gives the claims of a token that Seal made under any of the secrets, and

@@ -136,6 +136,32 @@ func TestTokenOfVersion1(t *testing.T) {
 	}
 }
 
+// AppendSeal leaves what stands before the token as it is, and takes no memory
+// where there is room.
+func TestAppendSeal(t *testing.T) {
+	k := mustKeyring(t, secretA)
+	for _, c := range []Claims{{}, sampleClaims(), largestClaims()} {
+		room := append(make([]byte, 0, 2*MaxToken), "https://example.com/"...)
+		for _, dst := range [][]byte{nil, []byte("x"), room} {
+			b, err := k.AppendSeal(dst, &c)
+			if err != nil || string(b[:len(dst)]) != string(dst) {
+				t.Fatalf("AppendSeal(%q) = %q, %v", dst, b, err)
+			}
+			if got, err := k.Open(string(b[len(dst):])); err != nil || got != c {
+				t.Errorf("Open = %+v, %v\nwant   %+v", got, err, c)
+			}
+		}
+		if n := testing.AllocsPerRun(10, func() { _, _ = k.AppendSeal(room, &c) }); n > 0 {
+			t.Errorf("allocates %.0f times", n)
+		}
+	}
+	long := largestClaims()
+	long.Host += "x"
+	if b, err := k.AppendSeal([]byte("x"), &long); !errors.Is(err, ErrClaimsTooLong) || string(b) != "x" {
+		t.Errorf("AppendSeal = %q, %v", b, err)
+	}
+}
+
 func TestSealRefusesLongTexts(t *testing.T) {
 	k := mustKeyring(t, secretA)
 	c := largestClaims()
