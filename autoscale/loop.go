@@ -241,9 +241,13 @@ func (l *Loop) count(m Measurement) int {
 	case counts && !l.settings.DryRun && (alone || len(l.history.Decisions) > 0):
 		return counter.Running()
 	case counts && !l.settings.DryRun:
-		// At the beginning of a term those that another process had may still be
-		// there, or their places: as many are taken over.
-		return max(counter.Running(), m.Members)
+		// At the beginning of a term as many are taken over as another process
+		// had. Own ones still run only where no other has decided; then members
+		// may be the same ones twice, after an outage that has made them join anew.
+		if n := counter.Running(); n > 0 {
+			return n
+		}
+		return max(0, m.Members)
 	case m.Members >= 0:
 		return m.Members
 	default:

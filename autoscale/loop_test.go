@@ -403,6 +403,7 @@ func TestOnlyTheHolderDecides(t *testing.T) {
 		}
 
 		s.source.light(100_000)
+		s.source.change(func(m *Measurement) { m.Members = 2 * n }) // each twice: it had to join again
 		s.lease.set(9, true, false)
 		settle(20 * time.Second)
 		s.crew.wants(t, n, changes) // goes on from what there is
