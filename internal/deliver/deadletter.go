@@ -56,6 +56,7 @@ type letter struct {
 // stream, then it is done. Whatever of that happens before a crash happens
 // again after it, so a dead letter is there at least once.
 func (g *generation) bury(j *job, log *zap.Logger, options Options, l letter) {
+	g.queue.returned(j)
 	if len(l.reason) > maxReason {
 		l.reason = strings.ToValidUTF8(l.reason[:maxReason], "")
 	}

@@ -30,7 +30,10 @@ func TestLoad(t *testing.T) {
 			return ""
 		})
 		var l Load
-		r.eventually(func() bool { l = d.Load(); return l.Keys == 5 && l.Running == 2 && slices.Equal(l.Partitions, []int32{0}) },
+		r.eventually(func() bool {
+			l = d.Load()
+			return l.Keys == 5 && l.Running == 2 && slices.Equal(l.Partitions, []int32{0})
+		},
 			func() string { return "two keys, three records without, and two tries were told as " + words(l) })
 		close(release)
 		r.done(7)

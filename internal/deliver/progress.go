@@ -19,11 +19,12 @@ const (
 	maxMetadata = 3500
 	// maxAhead is how far behind the first record that is not done reading goes.
 	maxAhead = 16_000
-	// maxStep is the most that the end of one try adds to the encoded progress:
-	// a stretch that is not done is split in two, or a count of tries comes in.
-	// Either is two numbers, of two bytes and up to three, and base64 makes seven
-	// of five.
-	maxStep = 7
+	// The end of one try adds two numbers to the encoded progress: a stretch that
+	// is not done is split in two, or a count of tries comes in. A count of tries
+	// takes two bytes from 32 on, another number one byte more if it is large, and
+	// three at most.
+	minStep = 3
+	maxStep = 5
 	// maxNumber bounds the numbers in it, but for the offset: a hole in the log
 	// may be longer than maxAhead. Each takes six bytes at most.
 	maxNumber = 1 << 40
@@ -58,6 +59,18 @@ func (p *progress) isDone(offset int64) bool {
 	}
 	i := p.after(offset)
 	return i > 0 && offset < p.done[i-1].to
+}
+
+// end gives the first offset, from base on, of which nothing is known.
+func (p *progress) end() int64 {
+	end := p.base + 1
+	if n := len(p.done); n > 0 {
+		end = p.done[n-1].to
+	}
+	for offset := range p.tries {
+		end = max(end, offset+1)
+	}
+	return end
 }
 
 // after gives the index of the first range that begins after an offset.
@@ -158,11 +171,15 @@ func (p progress) past(offset int64) past {
 }
 
 // fits tells whether the progress will still fit into a commit's metadata when
-// so many more tries have ended, however they end. The first record that is not
-// done may always be tried, or nothing would ever become shorter again; its
-// share is part of the bound.
-func (p *progress) fits(tries int) bool {
-	budget := maxMetadata - maxStep*(tries+1)
+// so many more tries of records before an offset have ended, however they end.
+// The first record that is not done may always be tried, or nothing would ever
+// become shorter again; its share is part of the bound.
+func (p *progress) fits(tries int, before int64) bool {
+	// Numbers that follow each other add up to no more than the distance to the
+	// last, so few of them can be large: of done and of tries, one for each 127.
+	large := 2 * int((before-p.base)/127+1)
+	bytes := min(maxStep*(tries+1), minStep*(tries+1)+large)
+	budget := maxMetadata - (bytes*4+2)/3
 	if headerSize+maxEntry*(len(p.done)+len(p.tries)) <= budget {
 		return true // as nearly always, and without looking closer
 	}

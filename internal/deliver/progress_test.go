@@ -94,7 +94,7 @@ func TestProgressFits(t *testing.T) {
 				p.finish(under[0], under[0]+1)
 				under = under[1:]
 			}
-			if !p.fits(len(under) + 1) {
+			if !p.fits(len(under)+1, offset) {
 				break
 			}
 			if begun++; begun%3 == 0 {

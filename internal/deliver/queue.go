@@ -18,8 +18,14 @@ import (
 // lane whose first record failed is parked until it may be tried again, so that
 // a slow or poisoned key delays itself and no other.
 //
-// Partitions take turns, so that none of them waits for another's backlog, and
-// within one lanes begin in the order in which they became ready.
+// A try has its place until its handler returns. Its answer is then on its way to
+// the broker, or the commit that counts it, and the lane waits for that, but
+// another lane has the place: a site that can do so much at once is asked for so
+// much. There may be as many of those as there are places, so that answers that
+// nobody takes hold up the tries in the end, and do not pile up.
+//
+// Partitions take turns, so that none of them waits for another's backlog. Within
+// one the lane that begins first in the log is next.
 type queue struct {
 	// begin starts a try on a goroutine of its own. It is called with the lock held.
 	begin func(*job)
@@ -28,7 +34,8 @@ type queue struct {
 
 	mu         sync.Mutex
 	partitions map[int32]*partition
-	// turns are the partitions that have lanes ready; the first is next.
+	// turns are the partitions that have lanes to try and may have room for them in
+	// their progress; the first is next.
 	turns       []*partition
 	concurrency int
 	// maxBytes bounds the records held. Half of it is shared out evenly among the
@@ -36,7 +43,8 @@ type queue struct {
 	// large records behind it holds up its partition no sooner than it must.
 	maxBytes int64
 	bytes    int64 // of the records held, for all partitions together
-	running  int
+	running  int   // tries that have a place
+	ending   int   // tries that have none any more
 	ended    bool
 	closed   bool
 	// idle is closed when nothing runs any more after the end.
@@ -59,7 +67,7 @@ func (q *queue) assign(number int32, p progress, seen *window, changed bool) {
 	defer q.mu.Unlock()
 	q.partitions[number] = &partition{
 		number: number, progress: p, seen: seen, changed: changed,
-		next: p.base, cut: math.MaxInt64, lanes: make(map[string]*lane),
+		next: p.base, known: p.end(), cut: math.MaxInt64, lanes: make(map[string]*lane),
 	}
 	if changed {
 		q.changed()
@@ -83,6 +91,13 @@ func (q *queue) put(number int32, records []broker.Record, next int64) {
 		if r.Offset < p.next {
 			continue
 		}
+		if r.Offset > p.next && !p.roomToRead() {
+			// Where each record is a transaction, there is a hole after each. The
+			// rest is read again when some of them are closed.
+			q.turn(p)
+			q.dispatch()
+			return
+		}
 		p.pass(r.Offset)
 		p.next = r.Offset + 1
 		if p.progress.isDone(r.Offset) {
@@ -96,28 +111,8 @@ func (q *queue) put(number int32, records []broker.Record, next int64) {
 		p.pass(next)
 		p.next = next
 	}
-	q.uncrowd(p)
+	q.turn(p)
 	q.dispatch()
-}
-
-// uncrowd has lanes looked at again for which there was no room, as many as may
-// have some now. Needs the lock.
-func (q *queue) uncrowd(p *partition) {
-	places := q.concurrency - q.running
-	if places <= 0 || len(p.crowded) == 0 {
-		return
-	}
-	kept := p.crowded[:0]
-	for _, l := range p.crowded {
-		if places > 0 && p.room(l.jobs[0]) {
-			q.enqueue(l)
-			places--
-			continue
-		}
-		kept = append(kept, l)
-	}
-	clear(p.crowded[len(kept):])
-	p.crowded = kept
 }
 
 // enter puts a record at the end of its lane. Without a key it has one of its
@@ -151,27 +146,6 @@ func (q *queue) enter(p *partition, r broker.Record) {
 	}
 }
 
-// enqueue has a lane wait for its turn. Needs the lock.
-func (q *queue) enqueue(l *lane) {
-	p := l.partition
-	if p.ready = append(p.ready, l); len(p.ready) == 1 {
-		q.turns = append(q.turns, p)
-	}
-}
-
-// next takes the lane whose turn it is. Needs the lock.
-func (q *queue) next() *lane {
-	p := q.turns[0]
-	q.turns[0] = nil
-	q.turns = q.turns[1:]
-	l := p.ready[0]
-	p.ready[0] = nil
-	if p.ready = p.ready[1:]; len(p.ready) > 0 {
-		q.turns = append(q.turns, p)
-	}
-	return l
-}
-
 // wanted gives the offset to read a partition from, false while there is enough
 // of it in memory.
 func (q *queue) wanted(number int32) (int64, bool) {
@@ -182,25 +156,7 @@ func (q *queue) wanted(number int32) (int64, bool) {
 		return 0, false
 	}
 	room := q.bytes < (q.maxBytes+1)/2 || p.bytes < q.maxBytes/2/int64(len(q.partitions))
-	return p.next, p.next-p.progress.base < maxAhead && room
-}
-
-// dispatch begins tries as long as there are free places. Needs the lock.
-func (q *queue) dispatch() {
-	for !q.ended && q.running < q.concurrency && len(q.turns) > 0 {
-		l := q.next()
-		p, j := l.partition, l.jobs[0]
-		if !p.room(j) {
-			p.crowded = append(p.crowded, l)
-			continue
-		}
-		q.running++
-		p.running++
-		j.past = p.progress.past(j.record.Offset)
-		j.again = p.seen.has(j.id)
-		j.running = true
-		q.begin(j)
-	}
+	return p.next, room && p.next-p.progress.base < maxAhead && p.roomToRead()
 }
 
 // done ends a try after which the record need not be tried again.
@@ -224,7 +180,7 @@ func (q *queue) done(j *job) {
 		delete(p.lanes, l.key)
 	}
 	p.seen.add(j.id)
-	q.ran(p)
+	q.ran(j)
 }
 
 // failed counts a failed try, gives how many there were, and asks whether that is
@@ -273,28 +229,7 @@ func (q *queue) park(j *job, pause time.Duration) {
 			q.dispatch()
 		})
 	}
-	q.ran(l.partition)
-}
-
-// ran ends a try. Needs the lock.
-func (q *queue) ran(p *partition) {
-	p.changed = true
-	p.running--
-	q.running--
-	q.uncrowd(p)
-	q.dispatch()
-	if q.ended && q.running == 0 {
-		close(q.idle)
-	}
-	q.changed()
-}
-
-// limit changes how many tries may run at once.
-func (q *queue) limit(concurrency int) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.concurrency = concurrency
-	q.dispatch()
+	q.ran(j)
 }
 
 // unpark ends the pause of a request that was called off: it is done, and its
@@ -328,7 +263,7 @@ func (q *queue) end() <-chan struct{} {
 			}
 		}
 	}
-	if q.running == 0 {
+	if q.running+q.ending == 0 {
 		close(q.idle)
 	}
 	return q.idle
@@ -354,7 +289,7 @@ func (q *queue) close() int {
 		}
 	}
 	q.closed = true
-	return q.running
+	return q.running + q.ending
 }
 
 // move takes note that the log holds nothing where a partition was to be read:

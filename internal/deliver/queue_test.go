@@ -2,6 +2,7 @@ package deliver
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strconv"
 	"testing"
@@ -153,11 +154,120 @@ func TestCrowdedProgress(t *testing.T) {
 		time.Sleep(1100 * time.Millisecond)
 		synctest.Wait()
 		all(b.done)
-		if p := b.partitions[0]; p.progress.base != total || len(p.lanes) > 0 || p.bytes != 0 || len(p.crowded) > 0 {
+		if p := b.partitions[0]; p.progress.base != total || len(p.lanes) > 0 || p.bytes != 0 || len(p.ready)+len(p.retries) > 0 {
 			t.Errorf("%+v", p.progress)
 		}
 		t.Logf("%d of %d records were held with a failed try", held, total)
 	})
+}
+
+// However many tries run in a partition, and in whatever order they end, the
+// places are taken as long as there are lanes.
+func TestPlacesAreTaken(t *testing.T) {
+	for _, concurrency := range []int{50, 200, 400} {
+		const total, keys = 10_000, 2000
+		b := newBench(concurrency, 0)
+		random := rand.New(rand.NewPCG(1, uint64(concurrency)))
+		all := records(0, total)
+		for i := range all {
+			all[i].Key = strconv.AppendInt(nil, random.Int64N(keys), 10)
+		}
+		b.put(0, all, total)
+		var answered []*job // and on their way to the broker
+		taken, steps := 0, 0
+		for len(b.begun) > 0 || len(answered) > 0 {
+			if len(b.partitions[0].lanes) > 2*concurrency {
+				taken += len(b.begun)
+				steps++
+			}
+			if n := len(b.begun); n > 0 {
+				i := random.IntN(min(n, 1+n/4)) // some are quicker than others
+				j := b.begun[i]
+				b.begun = slices.Delete(b.begun, i, i+1)
+				b.returned(j)
+				answered = append(answered, j)
+			}
+			if n := len(answered); n > concurrency/2 || len(b.begun) == 0 {
+				i := random.IntN(n)
+				b.done(answered[i])
+				answered = slices.Delete(answered, i, i+1)
+			}
+			if n := len(b.partitions[0].progress.encode()); n > maxMetadata {
+				t.Fatalf("concurrency %d: progress takes %d bytes", concurrency, n)
+			}
+		}
+		if p := b.partitions[0]; p.progress.base != total {
+			t.Fatalf("concurrency %d: stuck at %d", concurrency, p.progress.base)
+		}
+		if share := float64(taken) / float64(steps*concurrency); share < 0.95 {
+			t.Errorf("concurrency %d: %.2f of the places are taken", concurrency, share)
+		} else {
+			t.Logf("concurrency %d: %.2f of the places are taken, in %d steps", concurrency, share, steps)
+		}
+	}
+}
+
+// A partition whose progress is full is read as far as that goes, by who takes it
+// over too.
+func TestFullProgressIsRead(t *testing.T) {
+	var p progress
+	for offset := int64(0); p.fits(1, offset); offset++ {
+		p.fail(offset)
+	}
+	waiting := int64(len(p.tries))
+	b := newBench(10)
+	b.assign(0, p, newWindow(0), false)
+	for at := int64(0); at < waiting; at = b.partitions[0].next {
+		if _, ok := b.wanted(0); !ok {
+			t.Fatalf("nothing is read behind %d, where %d wait", at, waiting)
+		}
+		b.put(0, records(at, at+100), at+100)
+	}
+	if _, ok := b.wanted(0); ok {
+		t.Error("more is read than the progress can tell of")
+	}
+	for len(b.begun) > 0 {
+		b.done(b.take())
+	}
+	if p := b.partitions[0]; p.progress.base != p.next {
+		t.Errorf("%d is done, %d was read", p.progress.base, p.next)
+	}
+}
+
+// A log with a hole after each record, as transactions of one record leave it, is
+// read no further than the progress can tell.
+func TestHoles(t *testing.T) {
+	const total = 20_000
+	b := newBench(20, 0)
+	var all []broker.Record
+	for _, r := range records(0, total/2) {
+		r.Offset *= 2
+		all = append(all, r)
+	}
+	tries := 0
+	for reads := 0; b.partitions[0].progress.base < total; reads++ {
+		if reads > total {
+			t.Fatalf("stuck at %d", b.partitions[0].progress.base)
+		}
+		if _, ok := b.wanted(0); ok {
+			b.put(0, all, total)
+		}
+		for range 200 {
+			if len(b.begun) == 0 {
+				break
+			}
+			j := b.begun[len(b.begun)-1]
+			b.begun = b.begun[:len(b.begun)-1]
+			b.done(j)
+			tries++
+		}
+		if n := len(b.partitions[0].progress.encode()); n > maxMetadata {
+			t.Fatalf("progress takes %d bytes", n)
+		}
+	}
+	if tries != total/2 {
+		t.Errorf("%d tries", tries)
+	}
 }
 
 // What was read beyond the end that the log has now counts for nothing.
@@ -264,6 +374,44 @@ func TestLimit(t *testing.T) {
 	b.done(b.take())
 	if len(b.begun) != 2 {
 		t.Errorf("%d run", len(b.begun))
+	}
+}
+
+// A try whose handler has returned makes room for another, and as many of those
+// as there are places hold up the rest. The end waits for them too.
+func TestPlaceIsFreeWhenHandlerReturns(t *testing.T) {
+	b := newBench(2, 0)
+	b.put(0, records(0, 10), 10)
+	want := func(begun int, when string) {
+		t.Helper()
+		if len(b.begun) != begun {
+			t.Fatalf("%d tries have begun %s, want %d", len(b.begun), when, begun)
+		}
+	}
+	want(2, "at first")
+	b.returned(b.begun[0])
+	b.returned(b.begun[0])
+	want(3, "with one that has returned")
+	b.returned(b.begun[1])
+	want(4, "with two")
+	b.returned(b.begun[2])
+	b.returned(b.begun[3])
+	want(4, "with four")
+	b.done(b.begun[0])
+	want(5, "when one is done")
+	b.park(b.begun[4], time.Hour) // whose handler was not called
+	want(6, "when one is parked")
+	idle := b.end()
+	b.done(b.begun[5])
+	b.done(b.begun[1])
+	b.done(b.begun[2])
+	select {
+	case <-idle:
+		t.Fatal("idle with an answer under way")
+	default:
+	}
+	if n := b.close(); n != 1 || b.running != 0 {
+		t.Errorf("%d are left, %d with a place", n, b.running)
 	}
 }
 

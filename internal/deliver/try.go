@@ -85,7 +85,7 @@ func (g *generation) try(j *job) {
 		}
 		attempt++
 	}
-	result := g.answer(request, attempt, started, options)
+	result := g.answer(j, request, attempt, started, options)
 	switch result.verdict {
 	case replied, calledOff:
 		g.queue.done(j)
