@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -40,6 +41,12 @@ type gateway struct {
 	server *http.Server
 
 	leave func() // says that the process ends
+
+	// wrap and around are what stands between server and handler, nil for
+	// Caddy's plain wrapper and nothing.
+	wrap    func(http.ResponseWriter) http.ResponseWriter
+	around  caddyhttp.MiddlewareHandler
+	serving atomic.Int64 // handlers at work
 
 	mu   sync.Mutex
 	down bool
@@ -158,14 +165,28 @@ const notOurs = http.StatusTeapot
 
 // serve does what Caddy does around a handler.
 func (s *gateway) serve(w http.ResponseWriter, r *http.Request) {
-	w = wrapped{w}
+	s.serving.Add(1)
+	defer s.serving.Add(-1)
+	if s.wrap != nil {
+		w = s.wrap(w)
+	} else {
+		w = &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}
+	}
 	repl := caddy.NewReplacer()
 	r = caddyhttp.PrepareRequest(r, repl, w, s.caddy)
 	repl.Set("test.user", r.Header.Get("User"))
-	err := s.streams.ServeHTTP(w, r, caddyhttp.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) error {
-		w.WriteHeader(notOurs)
-		return nil
-	}))
+	handler := caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+		return s.streams.ServeHTTP(w, r, caddyhttp.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) error {
+			w.WriteHeader(notOurs)
+			return nil
+		}))
+	})
+	var err error
+	if s.around != nil {
+		err = s.around.ServeHTTP(w, r, handler)
+	} else {
+		err = handler(w, r)
+	}
 	var e caddyhttp.HandlerError
 	switch {
 	case errors.As(err, &e):

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -13,7 +14,7 @@ import (
 // already: until the caller leaves it counts as an open stream of its client.
 // Its context also ends, with errExiting, when the process is about to.
 func (s settings) hold(r *http.Request) (ctx context.Context, leave func(), err error) {
-	left, err := streams.enter(clientKey(r), s.maxOpen, s.maxOpenPerClient)
+	left, err := s.enter(r)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -22,6 +23,34 @@ func (s settings) hold(r *http.Request) (ctx context.Context, leave func(), err 
 		served()
 		left()
 	}, nil
+}
+
+// enter counts a request as an open stream of its client until the caller says
+// that it has left.
+func (s settings) enter(r *http.Request) (left func(), err error) {
+	return streams.enter(clientKey(r), s.maxOpen, s.maxOpenPerClient)
+}
+
+// held is what a request holds until it is answered, or until the stream ends
+// that it has left behind.
+type held struct{ releases []func() }
+
+// add adds what is to be called then. The last one is called first.
+func (h *held) add(release func()) { h.releases = append(h.releases, release) }
+
+// release lets go of everything.
+func (h *held) release() {
+	for _, release := range slices.Backward(h.releases) {
+		release()
+	}
+	h.releases = nil
+}
+
+// handOver leaves what is held to whoever calls the function.
+func (h *held) handOver() (release func()) {
+	given := *h
+	h.releases = nil
+	return given.release
 }
 
 // errExiting ends streams when the process does.

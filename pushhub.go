@@ -68,6 +68,9 @@ type subscription interface {
 	Next(ctx context.Context) (hub.Event, error)
 	// More says whether Next has another event at once.
 	More() bool
+	// Poll is Next for who does not wait, and Notify tells when to try again.
+	Poll() (hub.Event, bool, error)
+	Notify(f func())
 	Close()
 }
 
@@ -87,6 +90,8 @@ type visit struct {
 	cursor cursor
 	// refused says why there is no stream now, for the number of them.
 	refused error
+	// held is what the request holds until it is answered.
+	held *held
 }
 
 // followed is the hub as a form sees it.
@@ -128,7 +133,9 @@ func (h *StreamsHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next 
 	if err != nil {
 		return h.comeAgain(w, r, formOf(r, result))
 	}
-	defer lease.release()
+	holding := new(held)
+	defer holding.release()
+	holding.add(lease.release)
 
 	claims, refusal := h.open(r, token)
 	origins := crossOrigin(h.CORS)
@@ -156,6 +163,7 @@ func (h *StreamsHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next 
 		claims: claims, hub: lease.hub,
 		position: func(ctx context.Context) (int64, time.Duration, bool) { return h.app.position(ctx, lease, claims) },
 		form:     formOf(r, result), prefer: parsePrefer(r.Header), cursor: parseCursor(r),
+		held: holding,
 	}
 	if extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
 		extra.Add(zap.String("osmosis_stream", claims.ID))
@@ -167,10 +175,12 @@ func (h *StreamsHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next 
 	}
 	ctx := r.Context()
 	if v.holds() {
-		held, leave, err := v.settings.hold(r)
+		left, err := v.settings.enter(r)
 		if err == nil {
-			defer leave()
-			ctx = held
+			holding.add(left)
+			serving, served := whileServing(ctx)
+			defer served()
+			ctx = serving
 		}
 		v.refused = err
 	}

@@ -38,7 +38,7 @@ func (v *visit) serveSSE(ctx context.Context, w http.ResponseWriter, r *http.Req
 	if r.Method == http.MethodHead {
 		return nil
 	}
-	out := eventStream{streamWriter: newStreamWriter(w, v.settings.writeTimeout)}
+	out := eventStream{pieces: newStreamWriter(w, v.settings.writeTimeout)}
 	hello := append(appendRetry(nil, spread(comeBack, comeBack+comeBackSpread)), ": osmosis\n\n"...)
 	if out.write(hello) != nil {
 		return nil
@@ -46,12 +46,18 @@ func (v *visit) serveSSE(ctx context.Context, w http.ResponseWriter, r *http.Req
 	// From here on the status is sent, and an error has no one to go to: the
 	// client sees its connection end and comes back with its cursor.
 	sub, gap := v.follow()
-	defer sub.Close()
+	v.held.add(sub.Close)
 	out.more = sub.More
 	if gap != nil && out.event(*gap) != nil {
 		return nil
 	}
-	err := pump(ctx, sub, v.settings.heartbeat, out.event, func() error { return out.write([]byte(":\n\n")) })
+	err := pumpFor(ctx, parkAfter, sub, out.event)
+	if errors.Is(err, errQuiet) {
+		if v.park(w, r, sub) {
+			return nil
+		}
+		err = pump(ctx, sub, v.settings.heartbeat, out.event, func() error { return out.write(heartbeat) })
+	}
 	if errors.Is(err, errExiting) || errors.Is(err, hub.ErrClosed) {
 		_ = out.write(appendRetry(nil, spread(comeBack, comeBack+comeBackSpread)))
 	}
@@ -78,9 +84,19 @@ func turnAwaySSE(w http.ResponseWriter, r *http.Request, writeTimeout, later tim
 	}
 }
 
+// heartbeat is a comment, which keeps what lies between from taking the
+// connection for dead.
+var heartbeat = []byte(":\n\n")
+
+// pieces is where an event stream goes, see streamWriter.
+type pieces interface {
+	put(piece []byte) error
+	write(pieces ...[]byte) error
+}
+
 // eventStream sends events as they come.
 type eventStream struct {
-	*streamWriter
+	pieces
 	// more says whether another event follows at once. Those that do travel
 	// together: the last reply and the end come as one.
 	more func() bool

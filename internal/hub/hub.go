@@ -121,6 +121,11 @@ func (h *Hub) Close() {
 	h.life.Lock()
 	h.cancel()
 	h.life.Unlock()
+	h.mu.Lock()
+	for _, t := range h.topics {
+		t.wake() // those that wait by Notify
+	}
+	h.mu.Unlock()
 	h.group.Wait()
 }
 

@@ -21,7 +21,7 @@ func answer(from int64, replies ...record.Reply) broker.Fetched {
 }
 
 func newReader(p *partition, id string, at int64) *reader {
-	r := &reader{partition: p, id: id, wake: make(chan struct{}, 1)}
+	r := &reader{partition: p, id: id, bell: newBell()}
 	r.attach()
 	r.seek(at)
 	return r
@@ -148,7 +148,7 @@ func TestReplyTouchesNobodyElse(t *testing.T) {
 		})
 		woken := 0
 		for i, sub := range subs {
-			if i != mine && len(sub.wake) > 0 {
+			if i != mine && len(sub.bell.wish) > 0 {
 				woken++
 			}
 			sub.Close()
@@ -202,8 +202,8 @@ func TestWindowIsMovedBack(t *testing.T) {
 	}
 	p.lookAgain(p.log.life)
 	p.found(0, 5, h.tick())
-	if _, more := p.nextStop(); more || r.state != idle || len(r.wake) == 0 {
-		t.Fatalf("goes on %v, state %d, %d wakes", more, r.state, len(r.wake))
+	if _, more := p.nextStop(); more || r.state != idle || len(r.bell.wish) == 0 {
+		t.Fatalf("goes on %v, state %d, %d wakes", more, r.state, len(r.bell.wish))
 	}
 	if _, out := r.read(); out != beyond {
 		t.Errorf("outcome %d", out)

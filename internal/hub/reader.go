@@ -12,8 +12,8 @@ import (
 // with the offset to look at, so that it need not follow the window as it moves.
 type reader struct {
 	partition *partition
-	id        string          // of the stream
-	wake      chan<- struct{} // holds one wish to look again
+	id        string // of the stream
+	bell      *bell
 
 	// The partition's lock guards the rest.
 
@@ -54,12 +54,7 @@ const (
 	beyond                 // the log is not what the reader has seen: it was cut off before it
 )
 
-func (r *reader) notify() {
-	select {
-	case r.wake <- struct{}{}:
-	default:
-	}
-}
+func (r *reader) notify() { r.bell.ring() }
 
 // attach enters the reader in its partition.
 func (r *reader) attach() {

@@ -35,7 +35,7 @@ func (s *Subscription) resolve() {
 		case index != s.stream.Partition:
 			l.start.floor, l.byTime = logStart, true
 		}
-		l.reader = reader{partition: t.partition(index), id: s.stream.ID, wake: s.wake, tick: s.hub.tick()}
+		l.reader = reader{partition: t.partition(index), id: s.stream.ID, bell: s.bell, tick: s.hub.tick()}
 		l.reader.attach()
 		s.legs = append(s.legs, l)
 	}

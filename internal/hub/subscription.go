@@ -39,8 +39,8 @@ type Subscription struct {
 	hub    *Hub
 	stream Stream
 	topic  *topic
-	wake   chan struct{} // holds one wish to look again
-	tick   uint64        // the hub's clock when the subscription began
+	bell   *bell
+	tick   uint64 // the hub's clock when the subscription began
 	expiry *time.Timer
 
 	mu sync.Mutex
@@ -58,7 +58,7 @@ type Subscription struct {
 }
 
 func newSubscription(h *Hub, s Stream, from *Cursor) *Subscription {
-	sub := &Subscription{hub: h, stream: s, wake: make(chan struct{}, 1), tick: h.tick()}
+	sub := &Subscription{hub: h, stream: s, bell: newBell(), tick: h.tick()}
 	if from != nil {
 		c := *from
 		sub.from = &c
@@ -82,14 +82,7 @@ func (s *Subscription) ring() {
 	if d := time.Until(s.stream.due()); d > 0 {
 		s.expiry.Reset(d)
 	}
-	s.notify()
-}
-
-func (s *Subscription) notify() {
-	select {
-	case s.wake <- struct{}{}:
-	default:
-	}
+	s.bell.ring()
 }
 
 // Next gives the stream's next event, and waits for it. After the end it gives
@@ -99,14 +92,11 @@ func (s *Subscription) notify() {
 // again.
 func (s *Subscription) Next(ctx context.Context) (Event, error) {
 	for {
-		if s.hub.ctx.Err() != nil {
-			return Event{}, ErrClosed
-		}
-		if e, ok, err := s.look(); ok || err != nil {
+		if e, ok, err := s.Poll(); ok || err != nil {
 			return e, err
 		}
 		select {
-		case <-s.wake:
+		case <-s.bell.wish:
 		case <-ctx.Done():
 			return Event{}, ctx.Err()
 		case <-s.hub.ctx.Done():
@@ -114,6 +104,21 @@ func (s *Subscription) Next(ctx context.Context) (Event, error) {
 		}
 	}
 }
+
+// Poll is Next without the waiting: it gives false where there is no event now.
+// Then whoever waits for one is told, see Notify.
+func (s *Subscription) Poll() (Event, bool, error) {
+	if s.hub.ctx.Err() != nil {
+		return Event{}, false, ErrClosed
+	}
+	return s.look()
+}
+
+// Notify has f called whenever Poll may have something that it had not before,
+// for a caller that waits for other things as well and has no goroutine for
+// this one. It may be called from anywhere, also while Notify runs and after
+// Close, and has to return at once without calling the subscription.
+func (s *Subscription) Notify(f func()) { s.bell.call.Store(&f) }
 
 // More tells whether Next has another event at once, so that a caller may write
 // both with one call.
@@ -139,7 +144,7 @@ func (s *Subscription) Close() {
 	s.hub.open--
 	s.hub.mu.Unlock()
 	s.detach()
-	s.notify()
+	s.bell.ring()
 }
 
 // detach takes the subscription out of its partitions.

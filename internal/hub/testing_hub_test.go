@@ -216,7 +216,7 @@ func crowdOf(t testing.TB, p *partition, n int) []*Subscription {
 				asked[answered]++
 			}
 			select {
-			case <-sub.wake:
+			case <-sub.bell.wish:
 			default:
 			}
 		}

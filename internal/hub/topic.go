@@ -166,7 +166,7 @@ func (t *topic) miss(tick uint64) {
 // wake has all subscriptions of the topic look again. Needs the hub's lock.
 func (t *topic) wake() {
 	for s := range t.subscriptions {
-		s.notify()
+		s.bell.ring()
 	}
 }
 
