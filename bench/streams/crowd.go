@@ -21,6 +21,8 @@ const (
 	perAddress = 500
 	// patience bounds every wait.
 	patience = 60 * time.Second
+	// settling is how long streams are open and quiet before they count as idle.
+	settling = 5 * time.Second
 	// rest is how long a crowd is watched doing nothing.
 	rest = 2 * time.Second
 )
@@ -74,6 +76,9 @@ func gather(ctx context.Context, r *rig.Rig, kafka string, kind rig.Kind, count 
 		return nil, err
 	}
 	if err := c.open(ctx, paths); err != nil {
+		return nil, err
+	}
+	if err := c.wait(ctx, settling); err != nil {
 		return nil, err
 	}
 	c.after, err = c.process.Memory(ctx)
@@ -160,9 +165,15 @@ func (c *crowd) idle(ctx context.Context) (float64, error) {
 		return 0, err
 	}
 	began := time.Now()
-	if err := c.loop.Run(ctx, func() bool { return time.Since(began) > rest }); err != nil {
+	if err := c.wait(ctx, rest); err != nil {
 		return 0, err
 	}
 	after, err := c.process.CPU()
 	return float64(after-before) / float64(time.Since(began)), err
+}
+
+// wait lets time pass.
+func (c *crowd) wait(ctx context.Context, long time.Duration) error {
+	began := time.Now()
+	return c.loop.Run(ctx, func() bool { return time.Since(began) > long })
 }
