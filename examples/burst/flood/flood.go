@@ -27,6 +27,7 @@ type flood struct {
 	mu       sync.Mutex
 	accepted int
 	refused  int
+	refusal  error           // why the last one was refused
 	waits    []time.Duration // how long each job that was done had waited for its worker
 }
 
@@ -72,8 +73,8 @@ func (f *flood) run(ctx context.Context) {
 			f.mu.Lock()
 			defer f.mu.Unlock()
 			if err != nil {
-				log.Printf("job %d is refused: %v", n, err)
 				f.refused++
+				f.refusal = err
 				return
 			}
 			f.accepted++
@@ -169,6 +170,10 @@ func (f *flood) String() string {
 		return f.waits[int(share*float64(len(f.waits)-1))].Round(100 * time.Millisecond)
 	}
 	slices.Sort(f.waits)
-	return fmt.Sprintf("jobs: %d accepted, %d refused, %d replied, %d lost; they waited %s for a worker (median; 99 of 100: %s)",
+	text := fmt.Sprintf("jobs: %d accepted, %d refused, %d replied, %d lost; they waited %s for a worker (median; 99 of 100: %s)",
 		f.accepted, f.refused, len(f.waits), f.lost(), waited(0.5), waited(0.99))
+	if f.refused > 0 {
+		text += fmt.Sprintf("; the last was refused with %v", f.refusal)
+	}
+	return text
 }
