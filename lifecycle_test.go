@@ -314,12 +314,12 @@ func TestConfigurationMistakes(t *testing.T) {
 		"scale tries": {&App{}, orders(func(r *Handler) {
 			r.Scale, r.Deliver = &Scale{Concurrency: 2, ScalerRaw: delivering}, &Deliver{Routes: caddyhttp.RouteList{{}}}
 		}), "say how many with max"},
-		"scale twice":           {&App{Scale: []*Scale{{Topic: "a", ScalerRaw: process}, {Topic: "a", Group: "a", ScalerRaw: process}}}, nil, "scale a a is given twice"},
-		"scale here and there":  {&App{Scale: []*Scale{{Topic: testTopic, ScalerRaw: process}}}, scaled(Scale{ScalerRaw: process}), "scale orders orders is given twice"},
-		"lease as topic":        {&App{}, []*Handler{{Topic: "osmosis.lease"}}, "topic osmosis.lease is the gateway's own"},
-		"presence as topic":     {&App{}, []*Handler{{Topic: "osmosis.presence"}}, "topic osmosis.presence is the gateway's own"},
-		"idle":                  {&App{}, scaled(Scale{Idle: -5, ScalerRaw: process}), "idle is -5ns"},
-		"grace period":          {&App{}, scaled(Scale{ScalerRaw: json.RawMessage(`{"type":"process","command":["true"],"grace_period":-5}`)}), "grace_period is -5ns"},
+		"scale twice":          {&App{Scale: []*Scale{{Topic: "a", ScalerRaw: process}, {Topic: "a", Group: "a", ScalerRaw: process}}}, nil, "scale a a is given twice"},
+		"scale here and there": {&App{Scale: []*Scale{{Topic: testTopic, ScalerRaw: process}}}, scaled(Scale{ScalerRaw: process}), "scale orders orders is given twice"},
+		"lease as topic":       {&App{}, []*Handler{{Topic: "osmosis.lease"}}, "topic osmosis.lease is the gateway's own"},
+		"presence as topic":    {&App{}, []*Handler{{Topic: "osmosis.presence"}}, "topic osmosis.presence is the gateway's own"},
+		"idle":                 {&App{}, scaled(Scale{Idle: -5, ScalerRaw: process}), "idle is -5ns"},
+		"grace period":         {&App{}, scaled(Scale{ScalerRaw: json.RawMessage(`{"type":"process","command":["true"],"grace_period":-5}`)}), "grace_period is -5ns"},
 		"unknown scaler":       {&App{}, scaled(Scale{ScalerRaw: json.RawMessage(`{"type":"none"}`)}), "load scaler"},
 		"empty command":        {&App{}, scaled(Scale{ScalerRaw: json.RawMessage(`{"type":"process","command":[""]}`)}), "no command"},
 		"drain":                {&App{}, scaled(Scale{Drain: -5, ScalerRaw: process}), "drain is -5ns"},

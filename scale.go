@@ -38,7 +38,8 @@ type Scale struct {
 	Idle caddy.Duration `json:"idle,omitempty"`
 
 	// DryRun has decisions made, logged and told over the admin API and the
-	// metrics, and nothing done. Default: false.
+	// metrics, and nothing done; workers that a configuration before has started
+	// stay. Default: false.
 	DryRun bool `json:"dry_run,omitempty"`
 
 	// Concurrency is how many records one worker works on at once. A worker that

@@ -94,8 +94,12 @@ type ownShare struct {
 	autoscale.Source
 	tries *tries
 
-	had []int32 // the partitions it had last
+	had  []int32 // the partitions it had last
+	none int     // looks since then
 }
+
+// fewLooks is how many looks a change of the group may take.
+const fewLooks = 15
 
 // Next implements autoscale.Source.
 func (s *ownShare) Next(ctx context.Context, wake bool) (autoscale.Measurement, error) {
@@ -106,12 +110,13 @@ func (s *ownShare) Next(ctx context.Context, wake bool) (autoscale.Measurement, 
 	load := s.tries.of.Load()
 	m.Members = s.tries.Running()
 	m.WorkTime, m.WorkSpread, m.Keys = load.WorkTime, load.WorkSpread, load.Keys
-	if load.Partitions == nil {
-		// Between two generations of the group it has none, for a moment: what it
-		// had before is no worse a guess than nothing at all.
-		m.Keys = autoscale.Unknown
+	s.none++
+	if len(load.Partitions) > 0 || s.none > fewLooks {
+		s.had, s.none = load.Partitions, 0
 	} else {
-		s.had = load.Partitions
+		// Between two generations of the group it has none, for a moment: what it
+		// had before is a better guess than nothing at all.
+		m.Keys = autoscale.Unknown
 	}
 	m.Partitions = slices.Clone(m.Partitions) // others look at them too
 	for i := range m.Partitions {

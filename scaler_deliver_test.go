@@ -79,7 +79,8 @@ func (l looking) Next(context.Context, bool) (autoscale.Measurement, error) {
 // looks are not touched.
 func TestOwnShare(t *testing.T) {
 	h := newHouse(t)
-	h.load(&App{Kafka: h.kafka().ListenAddrs()}, &Handler{Topic: testTopic, Deliver: respond(t, "done")})
+	addresses := h.kafka().ListenAddrs()
+	h.load(&App{Kafka: addresses}, &Handler{Topic: testTopic, Deliver: respond(t, "done")})
 	h.do("POST", "/orders", "Prefer", "wait=20").want(t, 200, "done")
 	tries := &tries{of: only[*delivery](t, deliveries)}
 	partitions := make([]autoscale.Partition, 10) // two more than there are
@@ -91,6 +92,15 @@ func TestOwnShare(t *testing.T) {
 	for i, p := range m.Partitions {
 		if p.Elsewhere != (i >= 8) || partitions[i].Elsewhere {
 			t.Errorf("partition %d: %+v", i, p)
+		}
+	}
+	// Where it has lost them they count for a while, and then no more.
+	h.load(&App{Kafka: addresses}, &Handler{Topic: testTopic})
+	for look, elsewhere := range map[int]bool{1: false, fewLooks: false, fewLooks + 1: true} {
+		own.none = look - 1
+		own.had = []int32{0}
+		if m, err = own.Next(t.Context(), false); err != nil || m.Partitions[0].Elsewhere != elsewhere {
+			t.Errorf("at look %d without partitions: %+v %v", look, m.Partitions[0], err)
 		}
 	}
 	tries.Scale(autoscale.Order{Workers: 0})

@@ -124,13 +124,10 @@ func (a *App) startOne(s *Scale) error {
 		own = scaler.delivery.concurrency()
 	}
 	settings := autoscale.Settings{Config: s.limits(own), DryRun: s.DryRun}
-	if err := settings.Config.Validate(); err != nil {
-		return err
-	}
 	crewKey, start := s.scaler.Crew(autoscale.Job{
 		Kafka: a.kafkaAddresses(), Topic: s.Topic, Group: s.Group, Logger: a.logger.Named("scale"),
 	})
-	// Workers that take another number of records at once are other workers.
+	// Workers that work on another number of records at once are other workers.
 	key := fingerprint(a.plan.brokerKey, s.Topic, s.Group, s.Concurrency, crewKey)
 	value, _, err := loops.LoadOrNew(key, func() (caddy.Destructor, error) { return a.newScaling(s, settings, start) })
 	if err != nil {
