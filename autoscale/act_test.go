@@ -9,10 +9,12 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
 )
 
 // TestWorkerProcess is no test but what the tests below run as a worker: this
@@ -134,8 +136,87 @@ func TestACommandThatCannotStartIsTriedAgain(t *testing.T) {
 	}
 }
 
-// Whatever Set does meanwhile, what it started is stopped by Close, which ends.
-func TestCloseBesideSet(t *testing.T) {
+func TestRunningCountsWhatWorks(t *testing.T) {
+	p, lines := crew(t, "stubborn", 5*time.Second)
+	p.Scale(Order{Workers: 2})
+	await(t, lines, "of hello on orders")
+	await(t, lines, "of hello on orders")
+	if n := p.Running(); n != 2 {
+		t.Fatalf("%d of two run", n)
+	}
+	p.Scale(Order{Workers: 1})
+	if n := p.Running(); n != 1 {
+		t.Fatalf("%d run besides the one that was told to stop", n)
+	}
+	p.Release()
+	p.Release()
+	if n := p.Running(); n != 0 {
+		t.Fatalf("%d run of none", n)
+	}
+	await(t, lines, "worker stopped")
+	await(t, lines, "worker stopped")
+
+	p, lines = crew(t, "crash", time.Second)
+	p.Scale(Order{Workers: 1})
+	await(t, lines, "worker ended by itself")
+	if n := p.Running(); n != 0 {
+		t.Fatalf("%d run while one waits to be started again", n)
+	}
+}
+
+// Whatever goes by a worker's number, two do not have it at once.
+func TestANumberIsFreeWhenItsWorkerHasEnded(t *testing.T) {
+	p, lines := crew(t, "stubborn", 3*time.Second)
+	p.Scale(Order{Workers: 2})
+	for range 2 {
+		await(t, lines, "of hello on orders")
+	}
+	p.Scale(Order{Workers: 1})
+	p.Scale(Order{Workers: 2})
+	await(t, lines, "worker 2 of hello")
+	await(t, lines, "worker stopped") // number 1, killed
+	p.Scale(Order{Workers: 3})
+	await(t, lines, "worker 1 of hello")
+}
+
+func TestOrdersOfAnOlderLeaseAreRefused(t *testing.T) {
+	p, lines := crew(t, "work", time.Minute)
+	p.Scale(Order{Workers: 1, Generation: 5})
+	await(t, lines, "worker 0 of hello")
+	p.Scale(Order{Workers: 0, Generation: 4})
+	if n := p.Running(); n != 1 {
+		t.Fatal("an old order was followed")
+	}
+	p.Release() // what the lease was, does not matter
+	await(t, lines, "worker stopped")
+	p.Scale(Order{Workers: 1, Generation: 5})
+	await(t, lines, "worker 0 of hello")
+}
+
+// A worker that ends whenever it is started is told of as the pauses grow.
+func TestAWorkerThatOnlyEndsDoesNotFillTheLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		core, logs := observer.New(zap.DebugLevel)
+		p := NewProcesses(Job{Logger: zap.New(core)}, []string{"no-such-program-anywhere"})
+		p.Scale(Order{Workers: 1})
+		settle(10 * time.Minute)
+		const growths = 7 // from 250ms to 15s
+		if n := logs.FilterLevelExact(zap.WarnLevel).Len(); n != growths {
+			t.Errorf("%d warnings for %d growths", n, growths)
+		}
+		if n := logs.FilterMessageSnippet("ended by itself").Len(); n < 40 || n > 100 {
+			t.Errorf("tried %d times in ten minutes", n)
+		}
+		stopped := time.Now()
+		p.Close() // in the middle of a pause
+		if took := time.Since(stopped); took != 0 {
+			t.Errorf("waited for a pause, %s", took)
+		}
+	})
+}
+
+// Whatever Scale does meanwhile, what it started is stopped by Close, which ends.
+func TestCloseBesideScale(t *testing.T) {
 	for range 20 {
 		p := NewProcesses(Job{Logger: zap.NewNop(), Grace: time.Second}, []string{"no-such-program-anywhere"})
 		closed, stop := make(chan struct{}), make(chan struct{})
