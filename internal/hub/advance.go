@@ -63,7 +63,7 @@ func (s *Subscription) giveFrom(l *leg, e *Entry) {
 		l.end = e
 		return
 	}
-	s.give(e)
+	s.give(l, e)
 }
 
 // verify checks the first record found at or after the client's cursor.
@@ -78,6 +78,7 @@ func (s *Subscription) verify(l *leg, e *Entry, late bool) {
 		s.end(e)
 	default:
 		l.phase, l.start.cursor, s.from = reading, noCursor, nil
+		l.latest = partOf(&e.Reply)
 	}
 }
 
@@ -100,7 +101,7 @@ func (s *Subscription) restart(l *leg) {
 	from := l.start
 	from.cursor = noCursor
 	l.start.cursor = noCursor
-	l.live, l.last = target{}, target{}
+	l.live, l.last, l.latest = target{}, target{}, answerPart{}
 	log.fresh = true
 	l.reader.seek(from.land(log).at)
 }

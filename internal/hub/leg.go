@@ -27,6 +27,9 @@ type leg struct {
 	// end is the stream's end, which waits for the other leg, see concluded.
 	end *Entry
 
+	// latest is the part of an answer that was given last.
+	latest answerPart
+
 	live target // what the log held when the subscription began
 	last target // what it held when the stream had expired
 }

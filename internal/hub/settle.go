@@ -8,13 +8,14 @@ import (
 	"github.com/osmosis-gateway/caddy-osmosis/record"
 )
 
-// give queues the events that a record stands for.
-func (s *Subscription) give(e *Entry) {
+// give queues the events that a record in a leg's partition stands for.
+func (s *Subscription) give(l *leg, e *Entry) {
 	switch e.Reply.State {
 	case "":
-		if e.onlyEnds() {
+		if e.onlyEnds() || l.latest.repeated(&e.Reply) {
 			break
 		}
+		l.latest = partOf(&e.Reply)
 		s.queue = append(s.queue, Event{Kind: KindReply, Cursor: e.Cursor, Entry: e})
 	case record.StateDelivering, record.StateRetrying:
 		s.queue = append(s.queue, Event{Kind: KindStatus, Entry: e})
@@ -71,7 +72,7 @@ func (s *Subscription) concluded() bool {
 			return false
 		}
 	}
-	s.give(s.legs[i].end)
+	s.give(s.legs[i], s.legs[i].end)
 	return true
 }
 
