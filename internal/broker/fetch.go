@@ -139,15 +139,21 @@ func (c *Client) fetchRequest(ctx context.Context, q FetchRequest) (*kmsg.FetchR
 	return r, nil
 }
 
-// eachFetched sets what was answered beside what was asked.
+// eachFetched sets what was answered beside what was asked. Brokers answer in the
+// order of the question, so that the next one is mostly right.
 func eachFetched(version int16, answer *kmsg.FetchResponse, from []FetchFrom, each func(FetchFrom, *kmsg.FetchResponseTopicPartition)) {
+	next := 0
 	for i := range answer.Topics {
 		t := &answer.Topics[i]
 		for j := range t.Partitions {
 			p := &t.Partitions[j]
-			for _, f := range from {
+			for n := range from {
+				at := (next + n) % len(from)
+				f := &from[at]
 				if f.Partition == p.Partition && (version >= fetchByTopicID && f.ID == t.TopicID || version < fetchByTopicID && f.Topic == t.Topic) {
-					each(f, p)
+					next = at + 1
+					each(*f, p)
+					break
 				}
 			}
 		}
