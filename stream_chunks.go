@@ -21,9 +21,19 @@ func (c *chunks) put(piece []byte) error {
 	return nil
 }
 
-// write sends what was put and the pieces as one chunk. Without any it is the
-// chunk that ends the body.
-func (c *chunks) write(pieces ...[]byte) error {
+// write sends what was put and the pieces as one chunk.
+func (c *chunks) write(pieces ...[]byte) error { return c.send("\r\n", pieces...) }
+
+// end sends what was put and the chunk that ends the body.
+func (c *chunks) end() error {
+	if len(c.held) == 0 {
+		return c.send("\r\n") // an empty chunk is the last
+	}
+	return c.send("\r\n0\r\n\r\n")
+}
+
+// send sends a chunk and what is to follow it.
+func (c *chunks) send(behind string, pieces ...[]byte) error {
 	size := len(c.held)
 	for _, piece := range pieces {
 		size += len(piece)
@@ -34,9 +44,9 @@ func (c *chunks) write(pieces ...[]byte) error {
 	for _, piece := range pieces {
 		b = append(b, piece...)
 	}
-	b = append(b, "\r\n"...)
+	b = append(b, behind...)
 	c.held = nil
-	err := c.send(b)
+	err := c.transmit(b)
 	if cap(b) <= maxPooledBody {
 		*buffer = b
 		chunkBuffers.Put(buffer)
@@ -44,7 +54,7 @@ func (c *chunks) write(pieces ...[]byte) error {
 	return err
 }
 
-func (c *chunks) send(b []byte) error {
+func (c *chunks) transmit(b []byte) error {
 	if err := c.conn.SetWriteDeadline(time.Now().Add(c.timeout)); err != nil {
 		return errors.Join(errGone, err)
 	}

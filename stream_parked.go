@@ -116,14 +116,14 @@ func (p *parked) serve() {
 	p.sub.Notify(p.wake)
 	defer context.AfterFunc(exitContext, p.wake)()
 
-	out := eventStream{pieces: &chunks{conn: p.conn, timeout: p.settings.writeTimeout}, more: p.sub.More}
-	switch err := p.pump(out); {
+	out := &chunks{conn: p.conn, timeout: p.settings.writeTimeout}
+	switch err := p.pump(eventStream{pieces: out, more: p.sub.More}); {
 	case errors.Is(err, errGone):
 		return
 	case errors.Is(err, errExiting), errors.Is(err, hub.ErrClosed):
-		_ = out.write(appendRetry(nil, spread(comeBack, comeBack+comeBackSpread)))
+		_ = out.put(appendRetry(nil, spread(comeBack, comeBack+comeBackSpread)))
 	}
-	_ = out.write() // an empty chunk is the last
+	_ = out.end()
 }
 
 // wake has the stream look for events. The order of the two is that of pump

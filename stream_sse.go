@@ -88,7 +88,8 @@ func turnAwaySSE(w http.ResponseWriter, r *http.Request, writeTimeout, later tim
 // connection for dead.
 var heartbeat = []byte(":\n\n")
 
-// pieces is where an event stream goes, see streamWriter.
+// pieces is where an event stream goes, see streamWriter. What was put goes with
+// the next that is written, or with the end of the response.
 type pieces interface {
 	put(piece []byte) error
 	write(pieces ...[]byte) error
@@ -102,7 +103,8 @@ type eventStream struct {
 	more func() bool
 }
 
-// event sends one step of the stream. It is io.EOF after the end.
+// event sends one step of the stream. It is io.EOF after the end, which goes
+// with what ends the response.
 func (s eventStream) event(e hub.Event) error {
 	switch e.Kind {
 	case hub.KindReply, hub.KindStatus:
@@ -114,7 +116,7 @@ func (s eventStream) event(e hub.Event) error {
 	case hub.KindGap:
 		return s.write(newEvent("", "gap", e.Gap.AppendJSON(nil)))
 	case hub.KindEnd:
-		if err := s.write(newEvent(e.Cursor.String(), "end", e.End.AppendJSON(nil))); err != nil {
+		if err := s.put(newEvent(e.Cursor.String(), "end", e.End.AppendJSON(nil))); err != nil {
 			return err
 		}
 		return io.EOF

@@ -40,7 +40,7 @@ func (s *streamWriter) write(pieces ...[]byte) (err error) {
 }
 
 // put is write without the end: the piece is on its way with the next that is
-// written.
+// written, or when the handler returns. The deadline is that of either.
 func (s *streamWriter) put(piece []byte) error {
 	if err := s.deadline(time.Now().Add(s.timeout)); err != nil {
 		return err
