@@ -45,7 +45,8 @@ const (
 var (
 	errTimeout   = errors.New("no answer within the time allowed")
 	errCancelled = errors.New("the request was cancelled")
-	errTooLong   = errors.New("the answer is larger than allowed (max_response)")
+	errTooLong   = errors.New("the answer is larger than max_response allows")
+	errLongEvent = fmt.Errorf("a server-sent event of the answer is larger than %d KiB, the most that one record takes; the site has to send smaller ones", maxPart>>10)
 	errShort     = errors.New("the answer is shorter than its Content-Length")
 	errAborted   = errors.New("the answer broke off")
 )
@@ -213,10 +214,14 @@ func (w *response) Write(b []byte) (int, error) {
 			if !ok {
 				break
 			}
+			if len(e.data) > maxPart {
+				w.err = errLongEvent
+				break
+			}
 			w.err = w.send(e.data, e.name, true)
 		}
 		if w.events.held() > maxPart && w.err == nil {
-			w.err = errTooLong
+			w.err = errLongEvent
 		}
 	default:
 		w.buffer = append(w.buffer, b...)

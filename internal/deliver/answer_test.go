@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -139,6 +140,31 @@ func TestLargeAnswers(t *testing.T) {
 		if got := r.replies()["s2"]; got[len(got)-1] != refused {
 			t.Errorf("%.200q", got[len(got)-1])
 		}
+	})
+}
+
+// An event is one record, so it may not be larger than that; whether it comes at
+// once or bit by bit.
+func TestLargeEvents(t *testing.T) {
+	virtually(t, func(t *testing.T, r *rig) {
+		r.deliver(options(func(w http.ResponseWriter, req *http.Request) error {
+			w.Header().Set("Content-Type", "text/event-stream")
+			large := []byte("data: " + strings.Repeat("x", maxPart+1) + "\n\n")
+			size := len(large)
+			if req.Header.Get(HeaderStreamID) == "s1" {
+				size /= 10
+			}
+			for chunk := range slices.Chunk(large, size) {
+				if _, err := w.Write(chunk); err != nil {
+					return err
+				}
+			}
+			return nil
+		}))
+		r.send(2, keyless)
+		refused := "failed after 1: 200 " + errLongEvent.Error()
+		r.want("s0", refused)
+		r.want("s1", refused)
 	})
 }
 

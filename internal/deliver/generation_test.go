@@ -114,7 +114,7 @@ func TestPoisonUnderRebalances(t *testing.T) {
 		r.eventually(func() bool {
 			told := r.replies()["s0"]
 			last = fmt.Sprint(told)
-			return len(told) > 0 && told[len(told)-1] == "failed after 3: 0 its last try was cut off"
+			return len(told) > 0 && told[len(told)-1] == "failed after 3: 0 "+unknownReason
 		}, func() string { return last })
 		if n := tries.Load(); n != 3 || len(r.read(testDead)) != 1 {
 			t.Errorf("tried %d times, %d dead letters", n, len(r.read(testDead)))

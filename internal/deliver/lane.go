@@ -72,6 +72,13 @@ func (p *partition) pass(to int64) {
 	}
 }
 
+// cutOff takes note that what was read from an offset on is not there any more.
+func (p *partition) cutOff(at int64) {
+	p.cut = min(p.cut, at)
+	p.progress.cut(at)
+	p.changed = true
+}
+
 // roomToRead tells whether the progress will still fit into a commit when what
 // runs has been tried and another hole is passed. It tells of what was read before
 // already, by this member or another, and that takes no more room.

@@ -294,7 +294,7 @@ func (q *queue) close() int {
 
 // move takes note that the log holds nothing where a partition was to be read:
 // it begins later, or ends earlier.
-func (q *queue) move(number int32, first, last int64) (truncated bool) {
+func (q *queue) move(number int32, first, last int64) (behind, beyond bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	p, ok := q.partitions[number]
@@ -302,13 +302,21 @@ func (q *queue) move(number int32, first, last int64) (truncated bool) {
 	case !ok:
 	case p.next < first:
 		p.pass(first)
-		p.next = first
+		p.next, behind = first, true
 	case p.next > last:
-		p.cut, truncated = min(p.cut, last), true
-		p.progress.cut(last)
-		p.changed = true
+		p.cutOff(last)
+		beyond = true
 	}
-	return truncated
+	return behind, beyond
+}
+
+// cut takes note that the log was cut off somewhere and written anew.
+func (q *queue) cut(number int32, at int64) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if p, ok := q.partitions[number]; ok {
+		p.cutOff(at)
+	}
 }
 
 // standing is what is to be committed of a partition.

@@ -279,7 +279,7 @@ func TestLogIsCutOff(t *testing.T) {
 	b.done(tries[4])
 	b.failed(tries[2], never)
 	b.failed(tries[5], never)
-	if !b.move(0, 0, 3) {
+	if _, beyond := b.move(0, 0, 3); !beyond {
 		t.Fatal("not noticed")
 	}
 	b.done(tries[3])
@@ -292,7 +292,7 @@ func TestLogIsCutOff(t *testing.T) {
 	if p.base != 2 || len(p.done) > 0 || len(p.tries) != 1 || p.tries[2] != 1 {
 		t.Errorf("%+v", p)
 	}
-	if b.move(7, 0, 3) {
+	if _, beyond := b.move(7, 0, 3); beyond {
 		t.Error("a partition of somebody else was cut off")
 	}
 }
@@ -301,7 +301,7 @@ func TestLogIsCutOff(t *testing.T) {
 func TestLogBeginsLater(t *testing.T) {
 	b := newBench(10, 0)
 	b.put(0, records(0, 1), 1)
-	if b.move(0, 5, 9) {
+	if behind, beyond := b.move(0, 5, 9); !behind || beyond {
 		t.Error("cut off")
 	}
 	b.done(b.take())

@@ -40,10 +40,15 @@ type reader struct {
 	wakes map[int32]chan struct{}
 	// resting are the partitions that gave an error, until when.
 	resting map[int32]time.Time
+	// stretches tell under which leaders what was read of a partition was written.
+	stretches map[int32][]stretch
 }
 
 func newReader(g *generation) *reader {
-	return &reader{g: g, stale: make(chan struct{}, 1), wakes: make(map[int32]chan struct{}), resting: make(map[int32]time.Time)}
+	return &reader{
+		g: g, stale: make(chan struct{}, 1),
+		wakes: make(map[int32]chan struct{}), resting: make(map[int32]time.Time), stretches: make(map[int32][]stretch),
+	}
 }
 
 // wake says that there may be room again.
@@ -125,13 +130,13 @@ func (r *reader) read(ctx context.Context, leader int32, numbers []int32, starts
 	var pause, readyPause backoff.Backoff
 	for round := 0; ctx.Err() == nil; round++ {
 		if len(unready) > 0 && !time.Now().Before(again) {
-			unready = slices.DeleteFunc(unready, func(number int32) bool { return r.g.ready(ctx, leader, number, starts[number]) })
+			unready = r.ready(ctx, leader, unready, starts)
 			if len(unready) > 0 {
 				signal(r.stale)
 				again = time.Now().Add(readyPause.Next())
 			}
 		}
-		q := r.request(leader, numbers, round)
+		q := r.request(leader, slices.DeleteFunc(slices.Clone(numbers), func(number int32) bool { return starts[number].unreadable }), round)
 		if len(q.From) == 0 {
 			r.await(ctx, wake)
 			continue
@@ -147,9 +152,34 @@ func (r *reader) read(ctx context.Context, leader int32, numbers []int32, starts
 		}
 		pause.Reset()
 		for i := range got {
-			r.take(&got[i])
+			r.take(&got[i], q.From)
 		}
 	}
+}
+
+// readyAtOnce is how many partitions are made ready at once. Each may have
+// fetchBytes in memory.
+const readyAtOnce = 8
+
+// ready makes partitions ready side by side, since for each some megabytes of its
+// log are read, and gives those that are not.
+func (r *reader) ready(ctx context.Context, leader int32, numbers []int32, starts map[int32]*start) (unready []int32) {
+	places := make(chan struct{}, readyAtOnce)
+	var working sync.WaitGroup
+	var mu sync.Mutex
+	for _, number := range numbers {
+		places <- struct{}{}
+		working.Go(func() {
+			defer func() { <-places }()
+			if !r.g.ready(ctx, leader, number, starts[number]) {
+				mu.Lock()
+				defer mu.Unlock()
+				unready = append(unready, number)
+			}
+		})
+	}
+	working.Wait()
+	return unready
 }
 
 // await waits until there may be something to fetch.
@@ -175,21 +205,27 @@ func (r *reader) request(leader int32, numbers []int32, round int) broker.FetchR
 			q.MaxWait = fetchBriefly
 			continue
 		}
-		q.From = append(q.From, broker.FetchFrom{Topic: r.g.d.config.Topic, ID: r.g.topic.ID, Partition: number, Offset: from})
+		q.From = append(q.From, broker.FetchFrom{Topic: r.g.d.config.Topic, ID: r.g.topic.ID, Partition: number, Offset: from, After: r.after(number)})
 	}
 	return q
 }
 
 // take puts what a partition gave into the queue.
-func (r *reader) take(got *broker.Fetched) {
+func (r *reader) take(got *broker.Fetched, asked []broker.FetchFrom) {
 	err := got.Err
+	var cut *broker.CutError
 	switch {
 	case err == nil, errors.Is(err, broker.ErrBatchTooLarge):
 		if err != nil {
 			r.g.d.log.Error("records left out: nobody can read them", r.g.fields(zap.Int32("partition", got.Partition), zap.Error(err))...)
 		}
+		if i := slices.IndexFunc(asked, func(f broker.FetchFrom) bool { return f.Partition == got.Partition }); i >= 0 {
+			r.heed(got, asked[i].Offset)
+		}
 		r.g.queue.put(got.Partition, got.Records, got.Next)
 		return
+	case errors.As(err, &cut):
+		r.cutOff(got.Partition, cut.At)
 	case errors.Is(err, kafka.NotLeaderForPartition), errors.Is(err, kafka.LeaderNotAvailable), errors.Is(err, kafka.UnknownTopicOrPartition),
 		errors.Is(err, kafka.ReplicaNotAvailable), errors.Is(err, kafka.FencedLeaderEpoch), errors.Is(err, kafka.UnknownLeaderEpoch):
 	case errors.Is(err, broker.ErrUnknownTopicID), errors.Is(err, broker.ErrInconsistentTopicID):
@@ -228,9 +264,20 @@ func (r *reader) reposition(number int32) {
 		r.g.d.log.Debug("ends of a log not known", r.g.fields(zap.Int32("partition", number), zap.Error(err))...)
 		return
 	}
-	r.g.d.log.Error("requests are gone from the topic before they were done: raise its retention, or add workers",
-		r.g.fields(zap.Int32("partition", number), zap.Int64("log_start", first), zap.Int64("log_end", last))...)
-	if r.g.queue.move(number, first, last) {
+	fields := r.g.fields(zap.Int32("partition", number), zap.Int64("log_start", first), zap.Int64("log_end", last))
+	switch behind, beyond := r.g.queue.move(number, first, last); {
+	case behind:
+		r.g.d.log.Error(goneText, fields...)
+	case beyond:
+		r.g.d.log.Error(shortText, fields...)
 		r.g.over()
 	}
 }
+
+// What the log says where the topic's does not hold what it should.
+const (
+	goneText = "requests are gone from the topic before they were done: its retention is shorter than they had to wait; " +
+		"raise retention.ms or retention.bytes of the topic, or deliver faster"
+	shortText = "topic ends before what was read of it: brokers have lost its end and requests that they had confirmed, or it was made again; " +
+		"unclean.leader.election.enable=false on the topic and a replication factor of 3 keep them from it"
+)

@@ -18,8 +18,9 @@ type start struct {
 	// offset is -1 where nothing was committed.
 	offset   int64
 	metadata string
-	// ready says that the queue has the partition.
-	ready bool
+	// ready says that the queue has the partition, or never will because its
+	// progress is unreadable.
+	ready, unreadable bool
 }
 
 // starts asks the coordinator where the generation's partitions go on. It
@@ -88,7 +89,7 @@ func (g *generation) ready(ctx context.Context, leader, number int32, s *start) 
 		// The partition stands still until someone has looked: to go on from
 		// the offset alone would do again what is done ahead of it.
 		log.Error("partition is not delivered", zap.Error(err))
-		s.ready = true
+		s.ready, s.unreadable = true, true
 		return true
 	}
 	first, last, err := g.d.bounds(ctx, g.topic, number)
@@ -106,10 +107,10 @@ func (g *generation) ready(ctx context.Context, leader, number int32, s *start) 
 		log.Warn("topic was deleted and made again: it is delivered from its start", zap.Int64("log_start", first))
 		p = progress{base: first}
 	case p.base > last:
-		log.Error("topic ends before what was committed: brokers lost its end, or it was made again", zap.Int64("committed", p.base), zap.Int64("log_end", last))
+		log.Error(shortText, zap.Int64("committed", p.base), zap.Int64("log_end", last))
 		p = progress{base: last}
 	case p.base < first:
-		log.Error("requests are gone from the topic before they were done: raise its retention, or add workers", zap.Int64("committed", p.base), zap.Int64("log_start", first))
+		log.Error(goneText, zap.Int64("committed", p.base), zap.Int64("log_start", first))
 		p.finish(p.base, first)
 	}
 	p.incarnation = life

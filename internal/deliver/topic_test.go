@@ -275,11 +275,11 @@ func TestTake(t *testing.T) {
 		d.current.Store(&Options{Concurrency: 1})
 		g := newGeneration(d, &kafka.Generation{GroupID: testGroup}, broker.Topic{})
 		g.queue.assign(0, progress{}, newWindow(0), false)
-		g.reader.take(&broker.Fetched{Partition: 0, Next: 5, Err: broker.ErrBatchTooLarge})
+		g.reader.take(&broker.Fetched{Partition: 0, Next: 5, Err: broker.ErrBatchTooLarge}, nil)
 		if at, ok := g.queue.wanted(0); at != 5 || !ok || g.reader.rests(0) {
 			t.Errorf("%d %t", at, ok)
 		}
-		g.reader.take(&broker.Fetched{Partition: 0, Err: broker.ErrUnknownTopicID})
+		g.reader.take(&broker.Fetched{Partition: 0, Err: broker.ErrUnknownTopicID}, nil)
 		<-g.outdated
 		if !g.reader.rests(0) {
 			t.Error("a partition that gave an error is asked again at once")

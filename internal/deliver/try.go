@@ -24,6 +24,10 @@ const (
 // anew although its stream has been done.
 const headerReplay = "osmosis-replay"
 
+// unknownReason is why a request was given up by a member that did not get to the
+// dead letter: only that and the number of tries is committed.
+const unknownReason = "its tries are used up; why the last one failed is not known, since the process that made it ended, or lost the partition to another, in the middle"
+
 // try has a record answered, and sees to what follows from the answer. It runs
 // on a goroutine of its own, and ends with one of the queue's done and park.
 func (g *generation) try(j *job) {
@@ -51,7 +55,7 @@ func (g *generation) try(j *job) {
 		return
 	case j.past.givenUp || j.past.failed >= options.Attempts:
 		// Whoever counted them did not get to the dead letter.
-		g.bury(j, log, options, letter{request: request, attempts: j.past.failed, reason: "its last try was cut off"})
+		g.bury(j, log, options, letter{request: request, attempts: j.past.failed, reason: unknownReason})
 		return
 	case j.past.started && !options.RetryStarted:
 		// A process ended in the middle of the answer.

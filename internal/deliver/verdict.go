@@ -49,7 +49,7 @@ func (w *response) result(ctx context.Context, err error) result {
 		r.verdict, r.reason = hopeless, "the broker refuses the answer"
 		return r
 	case errors.Is(err, ErrTooLarge):
-		r.verdict, r.reason = hopeless, "the broker takes no answer of this size"
+		r.verdict, r.reason = hopeless, "the broker takes no record of the answer's size; raise max.message.bytes of the reply topic, or have the site send smaller headers"
 		return r
 	case errors.Is(err, errUnsent) && w.parts == 0:
 		r.verdict = unsent
@@ -57,8 +57,8 @@ func (w *response) result(ctx context.Context, err error) result {
 	case errors.Is(err, errUnsent):
 		// Half an answer is out, and nobody will send its rest.
 		r.reason = "the rest of the answer could not be sent"
-	case errors.Is(err, errTooLong) || errors.Is(w.err, errTooLong):
-		r.verdict, r.reason = hopeless, errTooLong.Error()
+	case errors.Is(w.err, errTooLong) || errors.Is(w.err, errLongEvent): // whatever the handler made of it
+		r.verdict, r.reason = hopeless, w.err.Error()
 		return r
 	case err == nil:
 		r.reason, r.retryAfter = http.StatusText(w.status), retryAfter(w.sent, time.Now())
