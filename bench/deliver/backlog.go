@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -32,15 +33,19 @@ func (b *bench) drain(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	names := []string{"Caddy `reverse_proxy`, as many clients", "**Osmosis** `deliver`"}
+	names := []string{"Caddy `reverse_proxy`, as many clients", "**Osmosis** `deliver`, `reverse_proxy`", "**Osmosis** `deliver`, the work inside the gateway"}
 	list := requests(plain.Site, "/orders")
 	samples, err := rig.Rounds(*rounds, len(names), func(round, i int) (sample, error) {
-		if i > 0 {
-			return b.drainOne(ctx, gateway, site, round)
+		switch i {
+		case 0:
+			return measure(plain, names[i], func() (load.Result, error) {
+				return load.Exchange{Address: plain.Site, Connections: *concurrency, Requests: list, Status: 200}.Run(ctx, *duration)
+			})
+		case 1:
+			return b.drainOne(ctx, gateway, names[i], topic("proxied", round), proxy(site), site.Site)
+		default:
+			return b.drainOne(ctx, gateway, names[i], topic("inside", round), "inside_site "+work.String(), netip.AddrPort{})
 		}
-		return measure(plain, names[i], func() (load.Result, error) {
-			return load.Exchange{Address: plain.Site, Connections: *concurrency, Requests: list, Status: 200}.Run(ctx, *duration)
-		})
 	})
 	if err != nil {
 		return err
@@ -57,52 +62,62 @@ func (b *bench) drain(ctx context.Context) error {
 	return nil
 }
 
-// topic is the one of a round.
-func topic(round int) string { return fmt.Sprintf("backlog-%d", round) }
+// topic is the one that a contender has in a round.
+func topic(contender string, round int) string { return fmt.Sprintf("backlog-%s-%d", contender, round) }
 
 // filler starts a gateway that queues, and delivers nothing.
 func (b *bench) filler(ctx context.Context) (*rig.Process, error) {
 	var site strings.Builder
 	for round := range *rounds {
-		if err := b.CreateTopics(ctx, b.kafka, 1, topic(round)); err != nil {
-			return nil, err
+		for _, topic := range []string{topic("proxied", round), topic("inside", round)} {
+			if err := b.CreateTopics(ctx, b.kafka, 1, topic); err != nil {
+				return nil, err
+			}
+			fmt.Fprintf(&site, "\tosmosis /%s %[1]s {\n\t\tkey {http.request.header.X-Customer}\n\t}\n", topic)
 		}
-		fmt.Fprintf(&site, "\tosmosis /%s %[1]s {\n\t\tkey {http.request.header.X-Customer}\n\t}\n", topic(round))
 	}
 	return b.Caddy(ctx, "the gateway that queues", b.global("backlog"), site.String())
 }
 
-// drainOne queues a backlog, and then starts a gateway that delivers it.
-func (b *bench) drainOne(ctx context.Context, gateway, site *rig.Process, round int) (s sample, err error) {
+// drainOne queues a backlog, and then starts a gateway that delivers it to a site,
+// by the given directive. Without an address the site is in that gateway.
+func (b *bench) drainOne(ctx context.Context, gateway *rig.Process, name, topic, directive string, site netip.AddrPort) (s sample, err error) {
 	list := make([][]byte, *keys)
 	for i := range list {
-		list[i] = load.Post(gateway.Site, "/"+topic(round), load.JSON(*size), fmt.Sprintf("X-Customer: customer-%d", i))
+		list[i] = load.Post(gateway.Site, "/"+topic, load.JSON(*size), fmt.Sprintf("X-Customer: customer-%d", i))
 	}
 	x := load.Exchange{Address: gateway.Site, Connections: *connections, Requests: list, Status: 202, Limit: *backlog}
 	if _, err := x.Run(ctx, patience); err != nil {
 		return s, err
 	}
-	served := fmt.Sprintf("http://%s/served", site.Site)
-	if err := ask(ctx, http.MethodDelete, served, nil); err != nil {
-		return s, err
+	if site.IsValid() {
+		if err := ask(ctx, http.MethodDelete, served(site), nil); err != nil {
+			return s, err
+		}
 	}
-	p, err := b.Caddy(ctx, "**Osmosis** `deliver`", b.global("backlog"), fmt.Sprintf(
-		"\tosmosis_deliver %s inside {\n\t\tconcurrency %d\n\t\t%s\n\t}", topic(round), *concurrency, proxy(site)))
+	p, err := b.Caddy(ctx, name, b.global("backlog"), fmt.Sprintf(
+		"\tosmosis_deliver %s inside {\n\t\tconcurrency %d\n\t\t%s\n\t}\n\tinside_site", topic, *concurrency, directive))
 	if err != nil {
 		return s, err
+	}
+	if !site.IsValid() {
+		site = p.Site
 	}
 	defer p.Stop()
 	before, err := p.CPU()
 	if err != nil {
 		return s, err
 	}
-	within, err := drained(ctx, served)
+	within, err := drained(ctx, served(site))
 	if err != nil {
 		return s, fmt.Errorf("%w:\n%s", err, p.Log())
 	}
 	after, err := p.CPU()
 	return sample{rate: float64(*backlog) / within.Seconds(), cpu: rig.Per10000(after-before, *backlog)}, err
 }
+
+// served is where a site tells what it has answered.
+func served(site netip.AddrPort) string { return fmt.Sprintf("http://%s/served", site) }
 
 // drained waits until the site has answered all, and gives the time from its
 // first request to its last answer.
