@@ -56,9 +56,14 @@ func New(t testing.TB, name string) *Example {
 	}
 	admin := FreeAddress(t)
 	site := strings.NewReplacer(sitePort, e.Site, appPort, e.App, adminPort, admin).Replace(string(text))
-	global := fmt.Sprintf("{\n\tadmin %s\n\tosmosis {\n\t\tembedded {\n\t\t\tlisten %s\n\t\t}\n\t}\n}\n", admin, FreeAddress(t))
+	own := fmt.Sprintf("{\n\tadmin %s\n\tosmosis {\n\t\tembedded {\n\t\t\tlisten %s\n\t\t}\n\t}\n", admin, FreeAddress(t))
+	if before, rest, ok := strings.Cut(site, "\n{\n"); ok { // it has global options
+		site = before + "\n" + own + rest
+	} else {
+		site = own + "}\n" + site
+	}
 	e.caddyfile = filepath.Join(e.folder, "Caddyfile")
-	if err := os.WriteFile(e.caddyfile, []byte(global+site), 0o600); err != nil {
+	if err := os.WriteFile(e.caddyfile, []byte(site), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	e.gateway = e.Build("cmd/osmosis", "-race")

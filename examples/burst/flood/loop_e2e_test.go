@@ -42,7 +42,7 @@ func gateways(t *testing.T, n int, brokers []string, topics ...string) []gateway
 	for i := range all {
 		g := gateway{site: "http://" + exampletest.FreeAddress(t), admin: exampletest.FreeAddress(t)}
 		var text strings.Builder
-		fmt.Fprintf(&text, "{\nadmin %s\nosmosis {\nkafka %s\n", g.admin, strings.Join(brokers, " "))
+		fmt.Fprintf(&text, "{\nadmin %s\nlog {\nexclude admin.api\n}\nosmosis {\nkafka %s\n", g.admin, strings.Join(brokers, " "))
 		fmt.Fprintf(&text, "token {\nkey what-all-the-gateways-have-in-common\n}\nstreams {\nmax_open_per_client 20000\n}\n}\n}\n%s {\n", g.site)
 		for _, topic := range topics {
 			fmt.Fprintf(&text, "osmosis /%s %[1]s {\nscale {\nmax 8\ndrain 5s\nidle 10s\nprocess %s\n}\n}\n", topic, worker)
@@ -193,7 +193,7 @@ func TestTheLoopOnRealKafka(t *testing.T) {
 	floods := []*flood{
 		g.jobs("spike", 100, flow(4, steady(36, seconds(12), seconds(22))...)...),
 		g.jobs("slow", 100, flow(8)...),
-		g.jobs("slow", float64(seconds(20).Milliseconds()), seconds(12)),
+		g.jobs("slow", float64(seconds(10).Milliseconds()), seconds(12)),
 		g.jobs("deadly", 100, flow(8)...),
 	}
 	began := time.Now()

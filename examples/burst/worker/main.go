@@ -35,17 +35,30 @@ func main() {
 	}
 }
 
+// patience is how long a partition that goes to another worker waits for the job
+// in hand.
+const patience = 5 * time.Second
+
 // work does jobs until stopping is done. The job in hand is finished: only the
 // wait for the next one is cut short.
 func work(stopping context.Context) error {
+	inHand := make(chan struct{}, 1) // full while a job is
 	client, err := kgo.NewClient(
 		kgo.SeedBrokers(strings.Split(os.Getenv("OSMOSIS_KAFKA"), ",")...),
 		kgo.ConsumeTopics(os.Getenv("OSMOSIS_TOPIC")), kgo.ConsumerGroup(os.Getenv("OSMOSIS_GROUP")),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), // what came before the first worker is work too
 		kgo.DisableAutoCommit(),
 		// Workers come and go here all the time. Partitions that stay where they
-		// are go on meanwhile, and others wait for the job in hand.
-		kgo.Balancers(kgo.CooperativeStickyBalancer()), kgo.BlockRebalanceOnPoll(),
+		// are go on meanwhile, and others wait for the job in hand: it would be
+		// done twice. One that takes long does not hold up everyone else.
+		kgo.Balancers(kgo.CooperativeStickyBalancer()),
+		kgo.OnPartitionsRevoked(func(context.Context, *kgo.Client, map[string][]int32) {
+			select {
+			case inHand <- struct{}{}:
+				<-inHand
+			case <-time.After(patience):
+			}
+		}),
 		// How soon a worker hears of a change, and how soon it reads from
 		// partitions that are new to it: otherwise 3 and 5 seconds.
 		kgo.HeartbeatInterval(500*time.Millisecond), kgo.FetchMaxWait(500*time.Millisecond),
@@ -55,7 +68,7 @@ func work(stopping context.Context) error {
 	if err != nil {
 		return fmt.Errorf("make a client: %w", err)
 	}
-	defer client.CloseAllowingRebalance() // leaves the group, so that others take over at once
+	defer client.Close() // leaves the group, so that others take over at once
 
 	for {
 		fetches := client.PollRecords(stopping, 1)
@@ -63,11 +76,13 @@ func work(stopping context.Context) error {
 			return nil
 		}
 		for _, r := range fetches.Records() {
-			if err := answer(context.WithoutCancel(stopping), client, r); err != nil {
+			inHand <- struct{}{}
+			err := answer(context.WithoutCancel(stopping), client, r)
+			<-inHand
+			if err != nil {
 				return err // the gateway starts it again
 			}
 		}
-		client.AllowRebalance()
 	}
 }
 
