@@ -38,7 +38,7 @@ func TestBenchmarksOnRealKafka(t *testing.T) {
 		},
 		{
 			name: "deliver", flags: []string{"-rounds", "1", "-duration", "50ms", "-inflight", "1,4", "-connections", "4", "-keys", "10", "-concurrency", "10", "-backlog", "100"}, tables: 4,
-			rows: []string{"Kafka alone", "Caddy `reverse_proxy`", "**Osmosis** `deliver`, clients wait", "every key is answered", "**one key is poisoned**", "as many clients", "**Osmosis** `deliver` "},
+			rows: []string{"Kafka alone", "Caddy `reverse_proxy`", "**Osmosis** `deliver`, clients wait", "every key is answered", "**one key is poisoned**", "as many clients", "**Osmosis** `deliver`, `reverse_proxy`", "**Osmosis** `deliver`, the work inside the gateway"},
 		},
 		{
 			name: "survey", flags: []string{"-duration", "5s", "-topics", "3", "-partitions", "2", "-groups", "2"}, profile: "-profile", tables: 1,
