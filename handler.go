@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -103,7 +104,6 @@ type Handler struct {
 
 	app     *App
 	keyIs   string // the one placeholder that Key is, without its braces; "": it is more or none
-	methods map[string]bool
 	allow   string // the methods, as Access-Control-Allow-Methods has them
 	metrics routeMetrics
 	// admission is nil where all are taken.
@@ -190,10 +190,8 @@ func (h *Handler) settle(app *App) {
 	if len(h.Methods) == 0 {
 		h.Methods = []string{http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete}
 	}
-	h.methods = make(map[string]bool)
 	for i, method := range h.Methods {
 		h.Methods[i] = strings.ToUpper(method)
-		h.methods[h.Methods[i]] = true
 	}
 	h.allow = strings.Join(h.Methods, ", ")
 }
@@ -223,12 +221,12 @@ func (h *Handler) Validate() error {
 // ServeHTTP queues the request, or passes it on when its method is not queued.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	origins := crossOrigin(h.CORS)
-	if r.Method == http.MethodOptions && len(origins) > 0 && h.methods[r.Header.Get("Access-Control-Request-Method")] {
+	if r.Method == http.MethodOptions && len(origins) > 0 && slices.Contains(h.Methods, r.Header.Get("Access-Control-Request-Method")) {
 		if origins.allow(w, r, h.allow) {
 			return nil
 		}
 	}
-	if !h.methods[r.Method] || isUpgrade(r) || isExtendedConnect(r) {
+	if !slices.Contains(h.Methods, r.Method) || isUpgrade(r) || isExtendedConnect(r) {
 		if h.Deliver != nil {
 			return h.Deliver.site.ServeHTTP(w, r, next)
 		}

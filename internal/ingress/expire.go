@@ -121,13 +121,15 @@ func (s *scan) batch(b *batch) {
 	}
 }
 
-// disarm ends the alarm for good.
+// disarm ends the topic's timers for good.
 func (t *topic) disarm() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.alarmed = time.Time{}
-	if t.alarm != nil {
-		t.alarm.Stop()
+	for _, timer := range []*time.Timer{t.alarm, t.beside} {
+		if timer != nil {
+			timer.Stop()
+		}
 	}
 }
 

@@ -3,11 +3,12 @@
 // an error that says whether it may have it.
 //
 // Records that come while a call to the broker is under way travel together in
-// the next one (group commit). There is no linger: a record that finds a free
-// sender goes at once, and waiting for the call before is all the batching
-// there is. Records without a place share one queue a topic, and each call
-// takes whatever waits there onto the next free partition as one batch; placed
-// records wait for their partition.
+// the next one (group commit). There is no linger: a record that finds no call
+// under way goes at once, and waiting for the call before is all the batching
+// there is, for a few milliseconds at most; then a second call goes out. Records
+// without a place share one queue a topic, and each call takes whatever waits
+// there onto the next free partition as one batch; placed records wait for their
+// partition.
 //
 // Batches are idempotent: a producer id, an epoch and a sequence in each let
 // the broker recognise one that it already has, so that an unanswered batch can

@@ -3,6 +3,7 @@ package ingress
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/osmosis-gateway/caddy-osmosis/internal/broker"
@@ -14,6 +15,8 @@ const attemptTimeout = 3 * time.Second
 
 // call is what a sender keeps from one call to the next, to reuse it.
 type call struct {
+	began time.Time // the call, or the sender before its first; under the topic's mutex
+
 	batches []*batch
 	wire    []broker.Batch
 	acked   []*batch
@@ -21,26 +24,29 @@ type call struct {
 }
 
 // send makes calls to a leader as long as there is something to send.
-func (t *topic) send(l *leader) {
-	var c call
+func (t *topic) send(l *leader, c *call) {
 	for {
 		now := time.Now()
 		t.mu.Lock()
 		if !t.alarmed.IsZero() && !now.Before(t.alarmed) {
 			t.expire(now)
 		}
-		c.batches = t.pick(l, c.batches[:0])
+		c.batches = c.batches[:0]
+		if t.mayCall(l, c) {
+			c.batches = t.pick(l, c.batches)
+		}
 		if len(c.batches) == 0 {
-			l.senders--
+			l.calls = slices.DeleteFunc(l.calls, func(other *call) bool { return other == c })
 			t.mu.Unlock()
 			return
 		}
+		c.began = now
 		if now.Sub(t.asked) > refreshEvery {
 			t.ask()
 		}
 		meta := t.meta
 		t.mu.Unlock()
-		t.exchange(l, meta, &c, now)
+		t.exchange(l, meta, c, now)
 	}
 }
 

@@ -13,9 +13,6 @@ import (
 )
 
 const (
-	// maxSenders is how many calls are under way to one leader for one topic:
-	// one fills while the other waits. More make batches smaller and nothing faster.
-	maxSenders = 2
 	// maxBatch bounds a batch, in bytes, below the 1,048,588 that brokers take
 	// by default.
 	maxBatch = 900 << 10
@@ -57,6 +54,8 @@ type topic struct {
 	busy     int // partitions with a batch
 	limit    int // bytes of a batch; smaller than maxBatch after a refusal
 
+	beside  *time.Timer // for calls that may go out beside slow ones
+	waking  bool        // whether it is set
 	alarm   *time.Timer
 	alarmed time.Time // when the alarm rings; zero: it is off
 }
@@ -80,11 +79,11 @@ type partition struct {
 type leader struct {
 	broker   int32
 	parts    []*partition
-	turn     int  // the partition whose turn it is to take shared records
-	busy     int  // of its partitions, those with a batch
-	senders  int  // running
-	paused   bool // no call until a pause is over
-	failures int  // calls in a row that failed as a whole
+	turn     int     // the partition whose turn it is to take shared records
+	busy     int     // of its partitions, those with a batch
+	calls    []*call // one for each sender that runs
+	paused   bool    // no call until a pause is over
+	failures int     // calls in a row that failed as a whole
 	failed   time.Time
 }
 
@@ -179,11 +178,12 @@ func (t *topic) errClosed() error { return t.because(ErrClosed) }
 
 // wake starts a sender for a leader that may take one.
 func (t *topic) wake(l *leader) {
-	if l.broker == leaderless || l.paused || l.senders >= maxSenders {
+	if l.broker == leaderless || l.paused || !t.mayCall(l, nil) {
 		return
 	}
-	l.senders++
-	t.p.work.Go(func() { t.send(l) })
+	c := &call{began: time.Now()}
+	l.calls = append(l.calls, c)
+	t.p.work.Go(func() { t.send(l, c) })
 }
 
 // wakeAny starts a sender for shared records, at the leader of the next free
@@ -191,7 +191,7 @@ func (t *topic) wake(l *leader) {
 // have many and another few.
 func (t *topic) wakeAny() {
 	if !slices.ContainsFunc(t.leaders, t.canShare) {
-		return // as always under load, when all senders run
+		return // as nearly always under load, when senders run
 	}
 	for i := range t.parts {
 		at := (t.turn + i) % len(t.parts)
@@ -206,7 +206,7 @@ func (t *topic) wakeAny() {
 
 // canShare tells whether another sender may take shared records to a leader.
 func (t *topic) canShare(l *leader) bool {
-	return l.broker != leaderless && !l.paused && l.senders < maxSenders && l.busy < len(l.parts) && t.trusts(l)
+	return l.broker != leaderless && !l.paused && l.busy < len(l.parts) && t.trusts(l) && t.mayCall(l, nil)
 }
 
 // trusts tells whether shared records may go to a leader: for a while not to
