@@ -9,7 +9,11 @@ const (
 	// workWindow is how far back the work of members is looked at. Less than
 	// leastWork and leastRecords says nothing yet unless it is enoughWork: looks and
 	// commits are too far apart. Before enoughWork and enoughRecords older work does not count.
+	// A first guess is made from less, since without one there is nothing to tell
+	// by how many workers a first burst takes.
 	workWindow    = 5 * time.Minute
+	firstWork     = time.Second
+	firstRecords  = 20
 	leastWork     = 10 * time.Second
 	leastRecords  = 5
 	enoughWork    = time.Minute
@@ -82,6 +86,7 @@ type stint struct {
 	known      bool // done, and since when
 	done       int64
 	since      time.Time
+	commit     bool // it committed then, and was not just seen
 	behind     bool // it was, then
 	goals      []goal
 	work       worked // not told yet that the assignment still stood
@@ -132,7 +137,9 @@ func (e *effort) estimate() time.Duration {
 			whole.add(sum.whole)
 		}
 	}
-	if busy.records > 0 && (busy.time >= enoughWork || busy.time >= leastWork && busy.records >= leastRecords) {
+	switch {
+	case busy.records > 0 && (busy.time >= enoughWork || busy.time >= leastWork && busy.records >= leastRecords),
+		value == 0 && busy.time >= firstWork && busy.records >= firstRecords:
 		value = time.Duration(e.concurrency) * busy.each()
 	}
 	if whole.time >= enoughWork && whole.records >= enoughRecords {
@@ -189,12 +196,12 @@ func (e *effort) follow(s *stint) {
 		}
 		if did.time <= limit {
 			s.work.whole.add(did)
-			if s.behind && behind && s.ranBehind(did) {
+			if s.commit && s.behind && behind && s.ranBehind(did) {
 				s.work.busy.add(did)
 			}
 		}
 	}
-	s.known, s.done, s.since, s.behind = true, done, e.at, behind
+	s.known, s.commit, s.done, s.since, s.behind = true, s.known, done, e.at, behind
 	s.goals = s.goals[:0]
 }
 
