@@ -46,8 +46,9 @@ type Deliver struct {
 	// Timeout bounds one try, with all of its answer. Default: 5m.
 	Timeout caddy.Duration `json:"timeout,omitempty"`
 
-	// Concurrency is how many requests this process tries at once. Default: 16
-	// for each core.
+	// Concurrency is how many requests this process tries at once, of this topic
+	// and group. A try counts until its answer has been read. Default: 16 for each
+	// core.
 	Concurrency int `json:"concurrency,omitempty"`
 
 	// DeadLetter is the topic where requests go that were given up, or off for

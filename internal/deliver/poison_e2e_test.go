@@ -64,3 +64,52 @@ func TestPoisonUnderRebalancesOnRealKafka(t *testing.T) {
 	}
 	t.Logf("in %s, with %d rebalances: %s", took.Round(time.Second), rebalances, c)
 }
+
+// TestPoisonLongerThanTheSessionOnRealKafka has tries run to their end that take
+// longer than the group's session: rebalances would cut them off before. The
+// member's heartbeats keep it in the group meanwhile, and each record is tried
+// exactly as often as is allowed.
+func TestPoisonLongerThanTheSessionOnRealKafka(t *testing.T) {
+	const long, good = 4, 200
+	f := newField(t, 4, func(n, _ int) (int, time.Duration) {
+		if n < long {
+			return 0, 0 // until the try's time is over
+		}
+		return http.StatusOK, 10 * time.Millisecond
+	}, func(o *order) {
+		o.Attempts, o.Timeout = 3, sessionTimeout+5*time.Second
+		o.Least, o.Most = time.Second, 2*time.Second
+	})
+	m := f.add()
+	f.send(long+good, func(n int) string {
+		if n < long {
+			return ""
+		}
+		return oneIn(10, 50)(n)
+	})
+	f.until(0)
+	if n := m.evictions(); n > 0 {
+		t.Errorf("the group took the partitions away %d times", n)
+	}
+	f.endAll()
+	c := f.check(nil, found{})
+	var least time.Duration
+	for n := range long {
+		tries := f.upstream.tries[n]
+		if len(tries) != 3 {
+			t.Errorf("record %d was tried %d times", n, len(tries))
+		}
+		for _, this := range tries {
+			if least == 0 || this.took < least {
+				least = this.took
+			}
+		}
+	}
+	if least < sessionTimeout {
+		t.Errorf("a try was cut off after %s", least)
+	}
+	if c.failed != long || c.dead != long || c.deadAgain > 0 || c.replied != good {
+		t.Errorf("%d failed, %d dead letters and %d repeated, %d replied", c.failed, c.dead, c.deadAgain, c.replied)
+	}
+	t.Logf("each try of the %d poisoned records took %s or longer, with a session of %s: %s", long, least.Round(100*time.Millisecond), sessionTimeout, c)
+}

@@ -22,6 +22,7 @@ type tried struct {
 	begun   int64
 	ended   int64 // 0: it runs
 	effect  int64 // when what it was for was done; 0: never
+	took    time.Duration
 }
 
 // upstream is an application behind the processes that deliver. It sees each
@@ -59,6 +60,7 @@ func (u *upstream) serve(t *testing.T, decide outcome, w http.ResponseWriter, r 
 	if _, err := io.Copy(io.Discard, r.Body); err != nil {
 		return
 	}
+	began := time.Now()
 	this := u.begin(n, &tried{member: r.Header.Get(headerMember), attempt: attempt})
 	status, takes := decide(n, attempt)
 	if status == 0 {
@@ -71,7 +73,7 @@ func (u *upstream) serve(t *testing.T, decide outcome, w http.ResponseWriter, r 
 	case <-r.Context().Done():
 	}
 	done := status != 0 && !retryable(status)
-	u.end(this, done)
+	u.end(this, done, time.Since(began))
 	if status == http.StatusTooManyRequests {
 		w.Header().Set("Retry-After", "1")
 	}
@@ -98,11 +100,11 @@ func (u *upstream) begin(n int, this *tried) *tried {
 	return this
 }
 
-func (u *upstream) end(this *tried, done bool) {
+func (u *upstream) end(this *tried, done bool, took time.Duration) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.clock++
-	this.ended = u.clock
+	this.ended, this.took = u.clock, took
 	if done {
 		this.effect = u.clock
 	}
