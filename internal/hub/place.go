@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"time"
 )
 
 // ErrNoFloor says that a request cannot be placed yet, because no reply
@@ -31,9 +32,9 @@ type placer struct {
 	topic  string
 	floors *floors
 	home   *home
-	// fallback picks the partition while none is home. It is chance, but the
-	// same as long as the process runs, so that such a gateway follows one
-	// partition and not all of them.
+	// fallback picks the partition while none is home, and the home partition with
+	// which turns begin. It is chance, but the same as long as the process runs, so
+	// that a gateway without home follows one partition and not all of them.
 	fallback uint32
 }
 
@@ -41,8 +42,16 @@ func newPlacer(topic string, f *floors, h *home) *placer {
 	return &placer{topic: topic, floors: f, home: h, fallback: rand.Uint32()}
 }
 
-// place chooses a partition for a new stream: any home partition that has a
-// floor, so that replies arrive where the client most likely is. Where there is
+// turn is how long new streams get the same home partition. Requests that come
+// together are mostly answered together, and a worker then writes a batch with
+// all of these answers, where it would else write one for each partition: a
+// broker, and whoever reads, has as much work with a batch of one record as with
+// one of a hundred. It is short, so that the answers of a busy site are on all
+// partitions, and with them on all brokers.
+const turn = 10 * time.Millisecond
+
+// place chooses a partition for a new stream: a home partition that has a
+// floor, so that replies arrive where the client most likely is, each for a turn. Where there is
 // none, be it that the group was not joined yet, that there are more gateways
 // than partitions, or that the leaders of the home partitions do not answer,
 // it is another one with a floor, which the hub reads on demand.
@@ -77,7 +86,7 @@ func (p *placer) choose() (Place, bool) {
 		return Place{}, false
 	}
 	if home := p.home.owned(); len(home) > 0 {
-		first := rand.IntN(len(home))
+		first := int((uint64(p.fallback) + uint64(time.Now().UnixNano()/int64(turn))) % uint64(len(home))) //nolint:gosec // a remainder
 		for i := range home {
 			if at, ok := p.at(s, home[(first+i)%len(home)]); ok {
 				return at, true

@@ -40,16 +40,17 @@ func TestPlace(t *testing.T) {
 		"none known":                             {[]int32{0}, []int64{u, u}, 0, nil},
 		"a topic without partitions":             {nil, nil, 0, nil},
 	} {
-		t.Run(name, func(t *testing.T) {
+		bubble(t, name, func(t *testing.T) {
 			p := placerOf(c.home, c.floors...)
 			p.fallback = c.fallback
 			chosen := make(map[int32]bool)
-			for range 200 {
+			for range 10 {
 				at, ok := p.choose()
 				if !ok {
 					break
 				}
 				chosen[at.Partition] = true
+				time.Sleep(turn)
 				want := Place{
 					Topic: gatewayTopic, Partition: at.Partition, Partitions: int32(len(c.floors)),
 					Floor: c.want[at.Partition], Incarnation: 1 << 24,
@@ -68,6 +69,27 @@ func TestPlace(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Streams that begin together have one partition, and all have as many turns.
+func TestPlaceInTurns(t *testing.T) {
+	bubble(t, "of three", func(t *testing.T) {
+		p := placerOf([]int32{1, 2, 4}, 10, 11, 12, 13, 14)
+		p.fallback = 1<<32 - 1
+		turns := make(map[int32]int)
+		for range 30 {
+			begun, _ := p.choose()
+			time.Sleep(turn - 1)
+			if at, _ := p.choose(); at != begun {
+				t.Fatalf("%+v and then %+v within a turn", begun, at)
+			}
+			turns[begun.Partition]++
+			time.Sleep(1)
+		}
+		if len(turns) != 3 || turns[1] != 10 || turns[2] != 10 || turns[4] != 10 {
+			t.Errorf("turns %v", turns)
+		}
+	})
 }
 
 func TestPlaceWaits(t *testing.T) {
