@@ -20,7 +20,7 @@ const lastWorker = 3 * time.Minute
 func main() {
 	log.SetFlags(0)
 	site := flag.String("site", "http://localhost:8080", "the gateway's `URL`")
-	requests := flag.Int("requests", 2000, "how many jobs to post")
+	requests := flag.Int("requests", 1000, "how many jobs to post")
 	seconds := flag.Float64("seconds", 20, "how long the wave takes, in `seconds`")
 	milliseconds := flag.Float64("ms", 100, "how long a job takes, in `milliseconds`")
 	flag.Parse()
