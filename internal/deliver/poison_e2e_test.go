@@ -47,8 +47,11 @@ func TestPoisonUnderRebalancesOnRealKafka(t *testing.T) {
 			f.remove().end()
 		}
 		var err error
-		if left, err = f.left(t.Context()); err != nil || time.Since(began) > patience {
-			t.Fatalf("%d records are left: %v", left, err)
+		if left, err = f.left(t.Context()); err != nil {
+			left = 1 // a broker that is busy may not know
+		}
+		if time.Since(began) > patience {
+			t.Fatalf("records are left: %d or not known: %v", left, err)
 		}
 	}
 	took := time.Since(began)
