@@ -25,14 +25,15 @@ type Config struct {
 	// partitions would have nothing to do.
 	Keyed bool
 	// Lead is how long a worker takes from being asked for until it works, the
-	// rebalance included: what comes in until then is counted in. Default 8s.
+	// rebalance included: what comes in until then is counted in. Default 10s.
 	Lead time.Duration
 	// UpEvery is the shortest time from one raise to the next, so that workers
-	// can begin before it is told again that they are missing. Raises from 0, and
-	// by half or more, do not wait. Default 15s.
+	// can begin before it is told again that they are missing. Raises from 0,
+	// by half or more, and within a second do not wait. Default 15s.
 	UpEvery time.Duration
 	// DownAfter is how long fewer workers must have been enough, and how long
-	// the last change must be past, until their number is lowered. Default 30s.
+	// the last change must be past, until their number is lowered by a fifth. A
+	// smaller step waits for longer, up to four times, a large one for half. Default 30s.
 	DownAfter time.Duration
 	// Rebalances is how many changes an hour may bring: each stops all
 	// consumers of the group for a moment. The fewer are left, the larger a
@@ -80,7 +81,7 @@ func (c Config) withDefaults() Config {
 	number(&c.Rebalances, 60)
 	span(&c.Drain, 10*time.Second)
 	span(&c.Idle, time.Minute)
-	span(&c.Lead, 8*time.Second)
+	span(&c.Lead, 10*time.Second)
 	span(&c.UpEvery, 15*time.Second)
 	span(&c.DownAfter, 30*time.Second)
 	span(&c.Stuck, time.Minute)

@@ -2,6 +2,7 @@ package autoscale
 
 import (
 	"math"
+	"slices"
 	"time"
 )
 
@@ -21,6 +22,8 @@ type Decision struct {
 	Backlog         int64
 	// WorkTime is how long a worker works on a record.
 	WorkTime time.Duration
+	// LookAgain is how soon the next look is to be taken, 0 for the usual time.
+	LookAgain time.Duration
 	// Gradient is inflow against what the workers could do: above 1 the backlog
 	// grows. 0 where there are no workers, or the work time is not known.
 	Gradient float64
@@ -46,9 +49,15 @@ const slack = 0.02
 // off without bringing more workers.
 const patience = 1.0 / 3
 
-// mostRoom bounds how much of a worker's time is left free so that records do
-// not wait for one another: where one takes as long as the target, no room helps.
-const mostRoom = 0.5
+// leastLeft is the part of the drain target that counts as left at least for what
+// waits until a worker can come.
+const leastLeft = 1.0 / 3
+
+// While a rise is fresh, or the first records are, the next look is quick.
+const (
+	fresh = 3 * time.Second
+	quick = 500 * time.Millisecond
+)
 
 // A number that was too few is not tried again for an inflow of at least alike
 // of what it was, until it was forgotten: after so many times DownAfter.
@@ -88,15 +97,22 @@ func Decide(c Config, h History) Decision {
 	}
 	if d.At.Sub(d.BusyAt) >= c.Idle {
 		// A few records, minutes ago, are still a rate over minutes.
-		l.forInflow, l.evenly, d.ForInflow = 0, 0, 0
+		l.forInflow, d.ForInflow = 0, 0
 	}
 	if capacity := float64(d.From * c.Concurrency); capacity > 0 {
 		d.Gradient = l.inflow * l.workTime.Seconds() / capacity
 	}
 
+	if l.guessed {
+		d.WorkTime = 0
+	}
+	if l.jumped {
+		d.LookAgain = quick
+	}
+
 	var why bound
-	d.Wanted, why = c.within(now, l, c.workers(l, now, 0))
-	missing := c.missing(now, l, d.From)
+	d.Wanted, why = c.within(now, l, c.workers(l, 0, late))
+	missing := c.missing(h, now, l, d.From)
 	d.enough = d.Wanted
 	if few := c.tooFew(h, d); few > 0 {
 		d.enough = max(d.enough, min(few+1, d.From))
@@ -109,6 +125,9 @@ func Decide(c Config, h History) Decision {
 	if kept == heldUnknown || kept == heldStuck {
 		d.enough = d.Workers // what was held is not lowered as soon as something is known
 	}
+	if d.From == 0 && d.Workers > 0 {
+		d.LookAgain = quick
+	}
 	d.Reason = d.reason(c, now, l, why, kept)
 	return d
 }
@@ -118,20 +137,46 @@ func Decide(c Config, h History) Decision {
 // What counts is the backlog there will be once more workers could have come:
 // n that are too few let it grow until then, n that are enough work it off by
 // themselves. Without that each rebalance, which leaves a backlog, would bring the next.
-func (c Config) missing(now Measurement, l load, n int) int {
+func (c Config) missing(h History, now Measurement, l load, n int) int {
 	steady := l
 	steady.forBacklog = 0
-	inflow, _ := c.within(now, l, c.workers(steady, now, -slack))
-	if change := (l.forInflow - float64(n)) * c.Lead.Seconds() / c.Drain.Seconds(); change >= 0 {
-		l.forBacklog += change
+	inflow, _ := c.within(now, l, c.workers(steady, -slack, tolerable))
+	lead, drain := c.Lead.Seconds(), c.Drain.Seconds()
+	if growth := l.forInflow - c.working(h, now.At, n); growth >= 0 {
+		// The share of what comes that is not worked on until then has waited for
+		// all of that time, and has so much less of the target left.
+		left := drain
+		if l.forInflow > 0 {
+			left = math.Max(leastLeft*drain, drain-growth/l.forInflow*lead)
+		}
+		l.forBacklog += growth * lead / left
 	} else {
-		l.forBacklog = min(l.forBacklog, max(0, l.behind+change))
+		l.forBacklog = math.Min(l.forBacklog, math.Max(0, l.behind+growth*lead/drain))
 	}
-	all, _ := c.within(now, l, c.workers(l, now, -slack))
+	all, _ := c.within(now, l, c.workers(l, -slack, tolerable))
+	if all > n {
+		all, _ = c.within(now, l, c.workers(l, 0, late))
+	}
 	if inflow <= n && l.forBacklog <= patience*float64(n) {
 		return min(all, n)
 	}
 	return all
+}
+
+// working is how many workers there will be on average until one that is asked for
+// now works, where n were asked for last: that takes each of them as long, so
+// it is as many as there should have been on average for that long until now.
+func (c Config) working(h History, at time.Time, n int) float64 {
+	sum, counted := 0.0, time.Duration(0)
+	for _, d := range slices.Backward(h.Decisions) {
+		age := min(at.Sub(d.At), c.Lead)
+		sum += float64(d.Workers) * (age - counted).Seconds()
+		counted, n = age, d.From
+		if age == c.Lead {
+			break
+		}
+	}
+	return (sum + float64(n)*(c.Lead-counted).Seconds()) / c.Lead.Seconds()
 }
 
 // tooFew gives the largest number that stood for a while and was raised lately
@@ -152,34 +197,14 @@ func (c Config) tooFew(h History, d Decision) int {
 	return n
 }
 
-// workers is the formula, for a load that is larger by a share of itself.
-func (c Config) workers(l load, now Measurement, more float64) int {
+// workers is the formula, for a load that is larger by a share of itself, with
+// room so that no more than another share of records waits for too long.
+func (c Config) workers(l load, more, late float64) int {
 	n := int(math.Ceil((l.forInflow+l.forBacklog)*(1+more) - 1e-9))
-	if l.evenly <= 0 || c.Keyed {
+	if c.Keyed {
 		return n
 	}
-	// Whole partitions are shared: some workers have one more than others, and
-	// theirs must leave room.
-	partitions := len(now.Partitions)
-	each := max(1, int(math.Min(float64(partitions), (1-l.room+1e-9)/(l.evenly*(1+more)))))
-	return max(n, (partitions+each-1)/each)
-}
-
-// room gives the share of a worker's time that has to stay free for 99 of 100
-// records not to wait for longer than the target. Each worker is a queue of its own:
-// records wait for one another long before all of its time is taken, and the
-// more, the more their work varies. (That of an M/G/1 queue, whose waits
-// beyond T have about the share ρ exp(-(1-ρ) T / residual work).)
-func (c Config) room(workTime time.Duration, spread float64) float64 {
-	if spread <= 0 {
-		spread = 1
-	}
-	residual := workTime.Seconds() * (1 + spread*spread) / 2 / float64(c.Concurrency)
-	room := 0.0
-	for range 5 { // towards the fixed point
-		room = math.Min(mostRoom, residual/c.Drain.Seconds()*math.Log(100*(1-room)))
-	}
-	return room
+	return c.forWaits(l, n, late)
 }
 
 // bound names what kept a number from being what the formula gave.
@@ -208,7 +233,7 @@ func (c Config) within(now Measurement, l load, n int) (int, bound) {
 	if c.Keyed && now.Keys >= 0 {
 		lower(max(1, (now.Keys+c.Concurrency-1)/c.Concurrency), boundKeys)
 	}
-	if partitions := len(now.Partitions) - l.paused; !c.Keyed && partitions > 0 {
+	if partitions := l.shared - l.paused; !c.Keyed && partitions > 0 {
 		lower(partitions, boundPartitions)
 	}
 	lower(c.Max, boundMax)

@@ -111,7 +111,7 @@ func TestFromZeroAtTheFirstRecord(t *testing.T) {
 	s.decide(0, 0, 0)
 	s.look.Partitions[2] = Partition{Backlog: 1, Produced: 1}
 	s.decide(time.Millisecond, 0, 0)
-	s.says(1, "nobody knows yet how long one takes")
+	s.says(1, "at a guessed 1s each")
 }
 
 func TestToZeroAfterIdle(t *testing.T) {

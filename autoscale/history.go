@@ -59,7 +59,7 @@ type History struct {
 
 // spans are what rates are looked at over, next to the time since the last look.
 var spans = []time.Duration{
-	5 * time.Second, 10 * time.Second, 20 * time.Second, 40 * time.Second,
+	time.Second, 2 * time.Second, 3 * time.Second, 5 * time.Second, 10 * time.Second, 20 * time.Second, 40 * time.Second,
 	80 * time.Second, 160 * time.Second, 320 * time.Second,
 }
 
@@ -67,7 +67,7 @@ var spans = []time.Duration{
 // of older ones few are enough.
 func (h *History) Look(m Measurement) {
 	h.Looks = append(h.Looks, m)
-	recent, oldest := spans[1], spans[len(spans)-1]
+	recent, oldest := 10*time.Second, spans[len(spans)-1]
 	kept := time.Time{}
 	h.Looks = slices.DeleteFunc(h.Looks, func(look Measurement) bool {
 		age := m.At.Sub(look.At)
@@ -88,7 +88,7 @@ func (h *History) Decided(c Config, d Decision) {
 	h.Decisions = slices.DeleteFunc(append(h.Decisions, d), func(old Decision) bool {
 		age := d.At.Sub(old.At)
 		changed := old.Workers != old.From
-		return age > c.DownAfter && (!changed || age >= time.Hour) && old.At.Before(d.At)
+		return age > mostPatient*c.DownAfter && (!changed || age >= time.Hour) && old.At.Before(d.At)
 	})
 }
 
@@ -97,6 +97,28 @@ func (h *History) lastChange(of func(Decision) bool) *Decision {
 	for i := range slices.Backward(h.Decisions) {
 		if d := &h.Decisions[i]; d.Workers != d.From && of(*d) {
 			return d
+		}
+	}
+	return nil
+}
+
+// wokenAt is when the number was last raised from zero: at the last look, if there
+// was nobody until then. It is the zero time if that is not known.
+func (h *History) wokenAt() time.Time {
+	if n := len(h.Decisions); n > 0 && h.Decisions[n-1].Workers == 0 {
+		return h.Looks[len(h.Looks)-1].At
+	}
+	if d := h.lastChange(func(d Decision) bool { return d.From == 0 }); d != nil {
+		return d.At
+	}
+	return time.Time{}
+}
+
+// since gives the looks from a time on.
+func (h *History) since(at time.Time) []Measurement {
+	for i, look := range h.Looks {
+		if !look.At.Before(at) {
+			return h.Looks[i:]
 		}
 	}
 	return nil

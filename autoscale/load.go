@@ -14,18 +14,25 @@ type load struct {
 	outflow      float64
 	busy         bool          // something waits, or has come since the last look
 	workTime     time.Duration // 0 if it was never known
-	room         float64       // share of a worker's time that is to stay free
+	guessed      bool          // it was never known, and could not be
+	residual     float64       // seconds that a record in work goes on taking
+	jumped       bool          // more comes than a moment ago
+	rising       float64       // by what inflow grows, as a factor; it is in what follows
 	inWorkers    float64       // workers that inflow would take, and the backlog
 	behind       float64
 	forInflow    float64 // what of those can work: one a partition at most
 	forBacklog   float64
-	evenly       float64 // share of a worker that inflow takes a partition
-	active       int     // partitions that can be worked on
+	shared       int     // partitions that these workers share
+	catchingUp   int     // those whose backlog takes a worker for longer than the target
 	hot          []int32 // more than a worker's share comes in there
 	poisoned     []int32
 	paused       int
 	stuck        bool // most partitions wait, and none moves
 }
+
+// guess is the part of the drain target that a record is taken to take while nobody
+// can know: a worker for each ten that wait.
+const guess = 10
 
 // loadOf works out the load at the last look of h.
 func loadOf(c Config, h History) load {
@@ -34,8 +41,12 @@ func loadOf(c Config, h History) load {
 	if l.workTime <= 0 && len(h.Decisions) > 0 {
 		l.workTime = h.Decisions[len(h.Decisions)-1].WorkTime
 	}
+	wokenAt := h.wokenAt()
+	if l.workTime <= 0 && (now.Workers == 0 || now.At.Sub(wokenAt) < c.Lead) {
+		l.workTime, l.guessed = c.Drain/guess, true
+	}
 	l.known = len(now.Partitions) > 0
-	l.room = c.room(l.workTime, now.WorkSpread)
+	l.residual = c.residual(l.workTime.Seconds(), now.WorkSpread)
 	stuckAfter := max(c.Stuck, 10*l.workTime)
 
 	backlogs := make([]int64, len(now.Partitions))
@@ -45,6 +56,7 @@ func loadOf(c Config, h History) load {
 		if p.Elsewhere {
 			continue
 		}
+		l.shared++
 		if p.Backlog < 0 || p.Produced < 0 {
 			l.known = false
 		} else {
@@ -67,12 +79,19 @@ func loadOf(c Config, h History) load {
 			continue
 		}
 		counts[i] = true
-		l.active++
 		l.backlog += backlogs[i]
 	}
-	l.stuck = stalled == waiting && 2*stalled > len(now.Partitions)
+	l.stuck = stalled == waiting && 2*stalled > l.shared
 
-	flows := rates(h.Looks, steadySpan(h.Looks, counts))
+	// What had come when it was woken from zero came in no time that is known.
+	looks := h.since(wokenAt)
+	if len(looks) == 1 && !l.guessed {
+		looks = h.Looks // at least that many came
+	}
+	span, jumped := steadySpan(looks, counts)
+	flows := rates(looks, span)
+	l.jumped = jumped && span < fresh
+	l.rising = rising(looks, span, counts, c.Lead)
 	seconds := l.workTime.Seconds() / float64(c.Concurrency)
 	drain := c.Drain.Seconds()
 	// What is being worked on does not wait. Nobody says where it is.
@@ -86,12 +105,15 @@ func loadOf(c Config, h History) load {
 		}
 		l.inflow += rate.in
 		l.outflow += rate.out
-		in := seconds * rate.in
+		in := seconds * rate.in * l.rising
 		behind := seconds * float64(backlogs[i]) * waits / drain
 		l.inWorkers += in
 		l.behind += behind
 		if !c.Keyed {
 			// One worker at a time has a partition, whatever waits there.
+			if behind > 1 && in < 1 {
+				l.catchingUp++
+			}
 			in = math.Min(in, 1)
 			behind = math.Min(behind, 1-in)
 		}
@@ -102,11 +124,36 @@ func loadOf(c Config, h History) load {
 		p := now.Partitions[i]
 		l.busy = l.busy || rate.in > 0 && !p.Paused && !p.Elsewhere
 	}
-	if l.active > 0 && !c.Keyed {
-		l.evenly = l.forInflow / float64(l.active)
+	if !c.Keyed {
 		l.hot = hot(h.Looks, counts, seconds)
 	}
 	return l
+}
+
+// trendFrom is the shortest span that a trend is told from: what has jumped is not
+// taken for what grows.
+const trendFrom = 10 * time.Second
+
+// rising gives by what factor the inflow a while ahead is more than its mean of a
+// span. It is 1 unless the later half of the span has more than the earlier one by three deviations.
+func rising(looks []Measurement, span time.Duration, counts []bool, ahead time.Duration) float64 {
+	last, from, half := len(looks)-1, before(looks, span), before(looks, span/2)
+	if span < trendFrom || half <= from || half >= last || len(looks[half].Partitions) != len(counts) {
+		return 1
+	}
+	for i, count := range counts {
+		if count && (!looks[from].tells(i) || !looks[half].tells(i)) {
+			return 1 // an outage is no trend
+		}
+	}
+	earlier, later := looks[half].At.Sub(looks[from].At), looks[last].At.Sub(looks[half].At)
+	was, is := inflow(looks[:half+1], earlier, counts), inflow(looks, later, counts)
+	mean := (was*earlier.Seconds() + is*later.Seconds()) / (earlier + later).Seconds()
+	if is-was <= 3*math.Sqrt(mean/earlier.Seconds()+mean/later.Seconds()) {
+		return 1
+	}
+	slope := (is - was) / ((earlier + later).Seconds() / 2)
+	return (is + slope*(later/2+ahead).Seconds()) / mean
 }
 
 // hotSpan is how long more than a worker can do must have come into a partition,
@@ -228,13 +275,13 @@ func (m *Measurement) tells(partition int) bool {
 }
 
 // steadySpan gives the longest span over which arrivals look like what they are
-// now. A long one tells a constant rate from its noise, a short one sees a
+// now, and whether they were fewer before. A long one tells a constant rate from its noise, a short one sees a
 // change at once: a span is too long where the count of the next shorter
 // one lies more than three deviations (of a Poisson process) off its rate.
-func steadySpan(looks []Measurement, counts []bool) time.Duration {
+func steadySpan(looks []Measurement, counts []bool) (span time.Duration, jumped bool) {
 	now := looks[len(looks)-1]
 	if len(looks) < 2 {
-		return 0
+		return 0, false
 	}
 	shorter := now.At.Sub(looks[len(looks)-2].At)
 	recent := inflow(looks, shorter, counts)
@@ -248,9 +295,9 @@ func steadySpan(looks []Measurement, counts []bool) time.Duration {
 		longer := inflow(looks, span, counts)
 		expected := longer * shorter.Seconds()
 		if math.Abs(recent*shorter.Seconds()-expected) > 3*math.Sqrt(expected+1) {
-			break
+			return shorter, recent > longer
 		}
 		shorter, recent = span, longer
 	}
-	return shorter
+	return shorter, false
 }

@@ -1,6 +1,10 @@
 package autoscale
 
-import "time"
+import (
+	"math"
+	"slices"
+	"time"
+)
 
 // keep names what kept the number from following the load at once.
 type keep int
@@ -20,18 +24,12 @@ const (
 // pace says which number to have when at least missing are needed now.
 func (c Config) pace(h History, d Decision, l load, missing int) (int, keep) {
 	n := min(max(d.From, c.Min), c.Max)
-	atMost := d.enough
-	for _, old := range h.Decisions {
-		if d.At.Sub(old.At) <= c.DownAfter {
-			atMost = max(atMost, old.enough)
-		}
-	}
 	switch {
 	case !l.known && d.At.Sub(d.KnownAt) >= c.Hold:
 		if l.blind {
 			return min(c.floor(), c.Max), heldFloor
 		}
-		atMost = max(atMost, c.floor())
+		d.enough = max(d.enough, c.floor())
 	case !l.known:
 		// What is known may ask for more, but nothing may be taken away.
 		if l.blind || missing <= n {
@@ -40,7 +38,7 @@ func (c Config) pace(h History, d Decision, l load, missing int) (int, keep) {
 			}
 			return min(n, c.Max), heldUnknown
 		}
-	case l.workTime <= 0 && l.busy:
+	case l.busy && (l.workTime <= 0 || l.guessed && missing <= n):
 		return min(max(n, c.floor()), c.Max), heldWorkTime
 	case l.stuck:
 		return min(max(n, 1), c.Max), heldStuck
@@ -48,11 +46,8 @@ func (c Config) pace(h History, d Decision, l load, missing int) (int, keep) {
 	if missing > n {
 		return c.raise(h, d, n, missing)
 	}
-	if atMost < n {
-		return c.lower(h, d, n, atMost)
-	}
-	if d.enough < n && atMost >= n {
-		return n, heldDown
+	if d.enough < n {
+		return c.lower(h, d, n)
 	}
 	return n, follows
 }
@@ -63,7 +58,8 @@ func (c Config) raise(h History, d Decision, n, to int) (int, keep) {
 		return to, follows // nobody is stopped by that
 	}
 	last := h.lastChange(func(d Decision) bool { return d.Workers > d.From && d.From > 0 })
-	if last != nil && d.At.Sub(last.At) < c.UpEvery && 2*to < 3*n {
+	// What follows within a second has seen more of the same rise, and belongs to it.
+	if last != nil && d.At.Sub(last.At) >= 2*quick && d.At.Sub(last.At) < c.UpEvery && 2*to < 3*n {
 		return n, heldUp
 	}
 	if !c.affords(h, d.At, n, to) {
@@ -72,8 +68,28 @@ func (c Config) raise(h History, d Decision, n, to int) (int, keep) {
 	return to, follows
 }
 
-// lower goes down to a number, if it is time.
-func (c Config) lower(h History, d Decision, n, to int) (int, keep) {
+// mostPatient is by how much longer than usual the smallest step down waits.
+const mostPatient = 4
+
+// waits is how long fewer must have been enough. What a step down saves has to be
+// worth its rebalance: one of a fifth waits for as long as is configured, a
+// smaller one for longer, and a large one for half of that.
+func (c Config) waits(from, to int) time.Duration {
+	step := float64(from-to) / float64(from)
+	return time.Duration(float64(c.DownAfter) * math.Min(mostPatient, math.Max(0.5, 0.2/step)))
+}
+
+// lower goes down by the largest step that has waited for long enough, if it is time.
+func (c Config) lower(h History, d Decision, n int) (int, keep) {
+	to, waited := n, time.Duration(0)
+	for fewer := d.enough; fewer < n && to == n; fewer++ {
+		if waits := c.waits(n, fewer); h.neededFor(d.At, waits) <= fewer {
+			to, waited = fewer, waits
+		}
+	}
+	if to == n {
+		return n, heldDown
+	}
 	wait := heldDown
 	if to == 0 && d.At.Sub(d.BusyAt) < c.Idle {
 		to, wait = min(1, n), heldIdle
@@ -82,14 +98,28 @@ func (c Config) lower(h History, d Decision, n, to int) (int, keep) {
 		}
 	}
 	last := h.lastChange(func(Decision) bool { return true })
-	// Who has just begun to look does not know yet what was needed before.
-	if last != nil && d.At.Sub(last.At) < c.DownAfter || to > 0 && d.At.Sub(d.Since) < c.DownAfter {
+	// Who has just begun to look, and found workers, does not know yet what was
+	// needed before.
+	found := last == nil || last.From > 0
+	if last != nil && d.At.Sub(last.At) < waited || to > 0 && found && d.At.Sub(d.Since) < c.DownAfter {
 		return n, wait
 	}
 	if !c.affords(h, d.At, n, to) {
 		return n, heldBudget
 	}
 	return to, follows
+}
+
+// neededFor is the largest number that was needed during a time until now.
+func (h *History) neededFor(at time.Time, span time.Duration) int {
+	most := 0
+	for _, old := range slices.Backward(h.Decisions) {
+		if at.Sub(old.At) > span {
+			break
+		}
+		most = max(most, old.enough)
+	}
+	return most
 }
 
 // affords tells whether a change is worth one of the rebalances that are left.

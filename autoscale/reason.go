@@ -22,13 +22,13 @@ func (d Decision) reason(c Config, now Measurement, l load, why bound, kept keep
 	case heldStuck:
 		b.WriteString("held, nothing of what waits moves, and more workers would not help")
 	default:
-		d.because(&b, c, now, why)
+		d.because(&b, c, now, l, why)
 	}
 	switch kept {
 	case heldUp:
 		fmt.Fprintf(&b, "; wants %d, but raised less than %s ago", d.Wanted, spoken(c.UpEvery))
 	case heldDown:
-		fmt.Fprintf(&b, "; %d would do, but not for %s yet", d.enough, spoken(c.DownAfter))
+		fmt.Fprintf(&b, "; %d would do, but not for %s yet", d.enough, spoken(c.waits(d.From, d.enough)))
 	case heldBudget:
 		fmt.Fprintf(&b, "; wants %d, but of %d rebalances an hour too few are left for that", d.Wanted, c.Rebalances)
 	case heldIdle:
@@ -47,17 +47,25 @@ func (d Decision) reason(c Config, now Measurement, l load, why bound, kept keep
 }
 
 // because gives the formula with its numbers.
-func (d Decision) because(b *strings.Builder, c Config, now Measurement, why bound) {
+func (d Decision) because(b *strings.Builder, c Config, now Measurement, l load, why bound) {
 	if d.ForInflow == 0 && d.ForBacklog == 0 {
 		b.WriteString("nothing to do")
 	} else {
-		fmt.Fprintf(b, "%.1f for inflow of %s/s, %.1f to drain %s in %s, at %s each",
-			d.ForInflow, count(int64(math.Round(d.Inflow))), d.ForBacklog, count(d.Backlog), spoken(c.Drain), spoken(d.WorkTime))
+		rising, guessed := "", ""
+		if l.rising > 1 {
+			rising = " and rising"
+		}
+		if l.guessed {
+			guessed = "a guessed "
+		}
+		fmt.Fprintf(b, "%.1f for inflow of %s/s%s, %.1f to drain %s in %s, at %s%s each",
+			d.ForInflow, count(int64(math.Round(d.Inflow))), rising, d.ForBacklog, count(d.Backlog), spoken(c.Drain), guessed, spoken(l.workTime))
 		if c.Concurrency > 1 {
 			fmt.Fprintf(b, ", %d at once", c.Concurrency)
 		}
 	}
 	formula := int(math.Ceil(d.ForInflow + d.ForBacklog - 1e-9))
+	can := int(math.Ceil(l.forInflow + l.forBacklog - 1e-9))
 	switch {
 	case why == boundMin:
 		fmt.Fprintf(b, "; at least %d", c.Min)
@@ -69,10 +77,15 @@ func (d Decision) because(b *strings.Builder, c Config, now Measurement, why bou
 		fmt.Fprintf(b, "; no more than the %d keys in flight can use", now.Keys)
 	case why == boundSome:
 		b.WriteString("; at least one while something is there")
+	case l.catchingUp > 0 && d.Wanted > can:
+		fmt.Fprintf(b, "; a partition has one worker at most; %d more so that little has to wait beside one that catches up", d.Wanted-can)
 	case d.Wanted < formula:
 		b.WriteString("; a partition has one worker at most")
 	case d.Wanted > formula:
-		fmt.Fprintf(b, "; %d more so that who has the most of %d partitions keeps up", d.Wanted-formula, len(now.Partitions))
+		fmt.Fprintf(b, "; %d more so that records do not wait for one another", d.Wanted-formula)
+	}
+	if d.Workers > d.From && d.Workers > d.Wanted {
+		fmt.Fprintf(b, "; %d more for what comes until they work", d.Workers-d.Wanted)
 	}
 }
 

@@ -46,6 +46,9 @@ func (o *ours) Workers(now float64, w *World) int {
 	m := o.measure(now, w)
 	o.history.Look(m)
 	o.last = autoscale.Decide(o.config, o.history)
+	if o.last.LookAgain > 0 {
+		o.next = now + o.last.LookAgain.Seconds()
+	}
 	o.history.Decided(o.config, o.last)
 	if o.watch != nil {
 		o.watch(o.last)

@@ -100,13 +100,13 @@ func TestOursOnTheTraces(t *testing.T) {
 		inTime        float64
 		most, changes int
 	}{
-		"steady":             {0.98, 40, 12},
-		"tenfold spike":      {0.96, 48, 25},
-		"on and off":         {0.90, 48, 40},
-		"ramp":               {0.97, 48, 45},
-		"heavy tail":         {0.90, 48, 25},
-		"poisoned partition": {0.97, 30, 20},
-		"broker outage":      {0.95, 48, 30},
+		"steady":             {0.985, 48, 12},
+		"tenfold spike":      {0.98, 48, 20},
+		"on and off":         {0.975, 48, 35},
+		"ramp":               {0.985, 48, 50},
+		"heavy tail":         {0.96, 48, 30},
+		"poisoned partition": {0.99, 36, 16},
+		"broker outage":      {0.98, 48, 20},
 	}
 	for _, tr := range Traces() {
 		limits, ok := want[tr.Name]
