@@ -14,8 +14,12 @@ import (
 	"time"
 )
 
-// lastWorker is how long the last worker may stay once all is done.
-const lastWorker = 3 * time.Minute
+// lastWorker is how long the last worker may stay once all is done, and lastReply
+// how long a reply may take once the last worker is gone.
+const (
+	lastWorker = 3 * time.Minute
+	lastReply  = 30 * time.Second
+)
 
 func main() {
 	log.SetFlags(0)
@@ -39,12 +43,15 @@ func run(ctx context.Context, f *flood, t *table) error {
 	if _, err := t.ask(ctx); err != nil {
 		return fmt.Errorf("is the gateway there? %w", err)
 	}
+	flooding, stop := context.WithCancel(ctx)
+	defer stop()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		f.run(ctx)
+		f.run(flooding)
 	}()
 	t.watch(ctx, done)
+	stop()
 	<-done
 	fmt.Printf("%s\n%s\n", f, t)
 	switch {

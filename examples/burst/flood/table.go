@@ -58,7 +58,8 @@ func (t *table) ask(ctx context.Context) (state, error) {
 }
 
 // watch prints a line every two seconds, and whenever the number of workers
-// changes, until all is done and the last worker is gone.
+// changes, until all is done and the last worker is gone; or until nothing waits
+// and no worker is there for so long that what is not done is lost.
 func (t *table) watch(ctx context.Context, done <-chan struct{}) {
 	const line = "%6s  %6s  %7s  %6s  %6s  %7s  %s\n"
 	fmt.Printf(line, "time", "in/s", "backlog", "oldest", "wanted", "running", "why")
@@ -66,6 +67,7 @@ func (t *table) watch(ctx context.Context, done <-chan struct{}) {
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
 	var deadline <-chan time.Time
+	busy := began
 	var last state
 	var printed time.Time
 	for {
@@ -79,7 +81,10 @@ func (t *table) watch(ctx context.Context, done <-chan struct{}) {
 					fmt.Sprint(s.Backlog), fmt.Sprintf("%.1fs", s.Oldest), fmt.Sprint(s.Desired), fmt.Sprint(s.Running), cmp.Or(why, s.Reason))
 				last, printed = s, time.Now()
 			}
-			if deadline != nil && t.workers == 0 {
+			if t.workers > 0 || s.Backlog > 0 {
+				busy = time.Now()
+			}
+			if t.workers == 0 && (deadline != nil || time.Since(busy) > lastReply) {
 				return
 			}
 		}
