@@ -252,7 +252,8 @@ func (v *visit) holds() bool { return v.form != formNone && v.form != formHTML }
 func (v *visit) serve(ctx context.Context, w http.ResponseWriter, r *http.Request) error {
 	switch v.form {
 	case formSSE:
-		return v.serveSSE(ctx, w, r)
+		v.serveSSE(ctx, w, r)
+		return nil
 	case formWebSocket:
 		return v.serveWebSocket(w, r)
 	case formHTML:

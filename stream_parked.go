@@ -121,7 +121,7 @@ func (p *parked) serve() {
 	case errors.Is(err, errGone):
 		return
 	case errors.Is(err, errExiting), errors.Is(err, hub.ErrClosed):
-		_ = out.put(appendRetry(nil, spread(comeBack, comeBack+comeBackSpread)))
+		_ = out.put(newRetry(comeBack))
 	}
 	_ = out.end()
 }

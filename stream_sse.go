@@ -25,23 +25,23 @@ const (
 // an open token gets 200 and a first line at once: an EventSource gives up for
 // good on any other status. The exception is 204, which is meant that way: the
 // client has seen the end.
-func (v *visit) serveSSE(ctx context.Context, w http.ResponseWriter, r *http.Request) error {
+func (v *visit) serveSSE(ctx context.Context, w http.ResponseWriter, r *http.Request) {
 	if v.knowsTheEnd(ctx) {
 		w.WriteHeader(http.StatusNoContent)
-		return nil
+		return
 	}
 	if v.refused != nil {
 		turnAwaySSE(w, r, v.settings.writeTimeout, comeBackLater)
-		return nil
+		return
 	}
 	beginSSE(w)
 	if r.Method == http.MethodHead {
-		return nil
+		return
 	}
 	out := eventStream{pieces: newStreamWriter(w, v.settings.writeTimeout)}
-	hello := append(appendRetry(nil, spread(comeBack, comeBack+comeBackSpread)), ": osmosis\n\n"...)
+	hello := append(newRetry(comeBack), ": osmosis\n\n"...)
 	if out.write(hello) != nil {
-		return nil
+		return
 	}
 	// From here on the status is sent, and an error has no one to go to: the
 	// client sees its connection end and comes back with its cursor.
@@ -49,19 +49,18 @@ func (v *visit) serveSSE(ctx context.Context, w http.ResponseWriter, r *http.Req
 	v.held.add(sub.Close)
 	out.more = sub.More
 	if gap != nil && out.event(*gap) != nil {
-		return nil
+		return
 	}
 	err := pumpFor(ctx, parkAfter, sub, out.event)
 	if errors.Is(err, errQuiet) {
 		if v.park(w, r, sub) {
-			return nil
+			return
 		}
 		err = pump(ctx, sub, v.settings.heartbeat, out.event, func() error { return out.write(heartbeat) })
 	}
 	if errors.Is(err, errExiting) || errors.Is(err, hub.ErrClosed) {
-		_ = out.write(appendRetry(nil, spread(comeBack, comeBack+comeBackSpread)))
+		_ = out.write(newRetry(comeBack))
 	}
-	return nil
 }
 
 // beginSSE sends the header of a stream.
@@ -80,7 +79,7 @@ func beginSSE(w http.ResponseWriter) {
 func turnAwaySSE(w http.ResponseWriter, r *http.Request, writeTimeout, later time.Duration) {
 	beginSSE(w)
 	if r.Method != http.MethodHead {
-		_ = newStreamWriter(w, writeTimeout).write(appendRetry(nil, spread(later, later+comeBackSpread)))
+		_ = newStreamWriter(w, writeTimeout).write(newRetry(later))
 	}
 }
 
@@ -170,9 +169,10 @@ func appendData(b, line []byte) []byte {
 	return append(append(append(b, "data: "...), line...), '\n')
 }
 
-// appendRetry appends how long to wait before connecting again.
-func appendRetry(b []byte, d time.Duration) []byte {
-	b = append(b, "retry: "...)
-	b = strconv.AppendInt(b, d.Milliseconds(), 10)
+// newRetry says how long to wait before connecting again: so long, and a time at
+// random, so that those who lost their streams together do not come back together.
+func newRetry(least time.Duration) []byte {
+	b := append(make([]byte, 0, 32), "retry: "...)
+	b = strconv.AppendInt(b, spread(least, least+comeBackSpread).Milliseconds(), 10)
 	return append(b, "\n\n"...)
 }
