@@ -114,12 +114,12 @@ func (h *History) wokenAt() time.Time {
 	return time.Time{}
 }
 
-// since gives the looks from a time on.
+// since gives the looks from a time on, at least the last one.
 func (h *History) since(at time.Time) []Measurement {
 	for i, look := range h.Looks {
 		if !look.At.Before(at) {
 			return h.Looks[i:]
 		}
 	}
-	return nil
+	return h.Looks[len(h.Looks)-1:]
 }

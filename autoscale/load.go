@@ -47,41 +47,7 @@ func loadOf(c Config, h History) load {
 	}
 	l.known = len(now.Partitions) > 0
 	l.residual = c.residual(l.workTime.Seconds(), now.WorkSpread)
-	stuckAfter := max(c.Stuck, 10*l.workTime)
-
-	backlogs := make([]int64, len(now.Partitions))
-	counts := make([]bool, len(now.Partitions)) // what the load is made of
-	waiting, stalled := 0, 0
-	for i, p := range now.Partitions {
-		if p.Elsewhere {
-			continue
-		}
-		l.shared++
-		if p.Backlog < 0 || p.Produced < 0 {
-			l.known = false
-		} else {
-			l.blind = false
-		}
-		if p.Paused {
-			l.paused++
-			continue
-		}
-		backlogs[i] = lastGood(h.Looks, i)
-		l.busy = l.busy || backlogs[i] > 0
-		if backlogs[i] > 0 {
-			waiting++
-		}
-		if p.Poisoned || p.Stalled >= stuckAfter {
-			if p.Stalled >= stuckAfter {
-				stalled++
-			}
-			l.poisoned = append(l.poisoned, int32(i)) //nolint:gosec // partition numbers are 32 bits
-			continue
-		}
-		counts[i] = true
-		l.backlog += backlogs[i]
-	}
-	l.stuck = stalled == waiting && 2*stalled > l.shared
+	backlogs, counts := l.partitions(c, h)
 
 	// What had come when it was woken from zero came in no time that is known.
 	looks := h.since(wokenAt)
@@ -128,6 +94,47 @@ func loadOf(c Config, h History) load {
 		l.hot = hot(h.Looks, counts, seconds)
 	}
 	return l
+}
+
+// partitions goes through them: what waits in each, and which ones the load is made of.
+func (l *load) partitions(c Config, h History) (backlogs []int64, counts []bool) {
+	now := h.Looks[len(h.Looks)-1]
+	stuckAfter := max(c.Stuck, 10*l.workTime)
+
+	backlogs = make([]int64, len(now.Partitions))
+	counts = make([]bool, len(now.Partitions))
+	waiting, stalled := 0, 0
+	for i, p := range now.Partitions {
+		if p.Elsewhere {
+			continue
+		}
+		l.shared++
+		if p.Backlog < 0 || p.Produced < 0 {
+			l.known = false
+		} else {
+			l.blind = false
+		}
+		if p.Paused {
+			l.paused++
+			continue
+		}
+		backlogs[i] = lastGood(h.Looks, i)
+		l.busy = l.busy || backlogs[i] > 0
+		if backlogs[i] > 0 {
+			waiting++
+		}
+		if p.Poisoned || p.Stalled >= stuckAfter {
+			if p.Stalled >= stuckAfter {
+				stalled++
+			}
+			l.poisoned = append(l.poisoned, int32(i)) //nolint:gosec // partition numbers are 32 bits
+			continue
+		}
+		counts[i] = true
+		l.backlog += backlogs[i]
+	}
+	l.stuck = stalled == waiting && 2*stalled > l.shared
+	return backlogs, counts
 }
 
 // trendFrom is the shortest span that a trend is told from: what has jumped is not
