@@ -102,8 +102,8 @@ type ownShare struct {
 const fewLooks = 15
 
 // Next implements autoscale.Source.
-func (s *ownShare) Next(ctx context.Context, wake bool) (autoscale.Measurement, error) {
-	m, err := s.Source.Next(ctx, wake)
+func (s *ownShare) Next(ctx context.Context, want autoscale.Want) (autoscale.Measurement, error) {
+	m, err := s.Source.Next(ctx, want)
 	if err != nil {
 		return m, err
 	}

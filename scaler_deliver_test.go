@@ -71,7 +71,7 @@ func TestDeliverScalerWithoutDelivery(t *testing.T) {
 // looking gives always the same look.
 type looking struct{ autoscale.Measurement }
 
-func (l looking) Next(context.Context, bool) (autoscale.Measurement, error) {
+func (l looking) Next(context.Context, autoscale.Want) (autoscale.Measurement, error) {
 	return l.Measurement, nil
 }
 
@@ -85,7 +85,7 @@ func TestOwnShare(t *testing.T) {
 	tries := &tries{of: only[*delivery](t, deliveries)}
 	partitions := make([]autoscale.Partition, 10) // two more than there are
 	own := &ownShare{Source: looking{autoscale.Measurement{Members: 5, Partitions: partitions}}, tries: tries}
-	m, err := own.Next(t.Context(), false)
+	m, err := own.Next(t.Context(), autoscale.Want{})
 	if err != nil || m.WorkTime <= 0 || m.Members != tries.Running() {
 		t.Errorf("%+v %v", m, err)
 	}
@@ -99,7 +99,7 @@ func TestOwnShare(t *testing.T) {
 	for look, elsewhere := range map[int]bool{1: false, fewLooks: false, fewLooks + 1: true} {
 		own.none = look - 1
 		own.had = []int32{0}
-		if m, err = own.Next(t.Context(), false); err != nil || m.Partitions[0].Elsewhere != elsewhere {
+		if m, err = own.Next(t.Context(), autoscale.Want{}); err != nil || m.Partitions[0].Elsewhere != elsewhere {
 			t.Errorf("at look %d without partitions: %+v %v", look, m.Partitions[0], err)
 		}
 	}

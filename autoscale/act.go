@@ -84,12 +84,11 @@ type Processes struct {
 	job     Job
 	command []string
 
-	mu         sync.Mutex
-	generation int32     // the youngest seen in an order
-	workers    []*worker // in the order in which they began
-	numbers    map[int]bool
-	running    sync.WaitGroup
-	closed     bool
+	mu      sync.Mutex
+	workers []*worker // in the order in which they began
+	numbers map[int]bool
+	running sync.WaitGroup
+	closed  bool
 }
 
 // worker is one that was not told to stop.
@@ -112,14 +111,15 @@ func NewProcesses(job Job, command []string) *Processes {
 }
 
 // Scale starts or stops processes until there are so many; the ones started
-// last stop first. An order of an older generation than it has seen is refused.
+// last stop first. Orders come from one Loop, one after the other, so that none is
+// older than the one before, whatever its generation: they begin anew when a
+// cluster has lost its groups, and who refused them would never start a worker again.
 func (p *Processes) Scale(o Order) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closed || o.Generation < p.generation {
+	if p.closed {
 		return
 	}
-	p.generation = o.Generation
 	p.resize(o.Workers)
 }
 

@@ -11,10 +11,17 @@ import (
 
 // Source gives a Loop its looks at a topic and a group.
 type Source interface {
-	// Next waits for the next look, and gives it. With wake it comes also as
-	// soon as a record is there that waits. A broker that tells nothing makes a
-	// look whose figures are Unknown; an error means that ctx has ended.
-	Next(ctx context.Context, wake bool) (Measurement, error)
+	// Next waits for the next look, and gives it. A broker that tells nothing makes
+	// a look whose figures are Unknown; an error means that ctx has ended.
+	Next(ctx context.Context, want Want) (Measurement, error)
+}
+
+// Want says when a Loop wants its next look, other than at the usual time.
+type Want struct {
+	// Wake has it come as soon as a record is there that waits.
+	Wake bool
+	// Within has it come so soon after the one before; 0 for the usual time.
+	Within time.Duration
 }
 
 // Lease says whether this process is the one that decides.
@@ -155,9 +162,9 @@ func (l *Loop) Close() {
 
 // look looks until the context ends.
 func (l *Loop) look(ctx context.Context) {
-	wake := false
+	var want Want
 	for {
-		m, err := l.config.Source.Next(ctx, wake)
+		m, err := l.config.Source.Next(ctx, want)
 		if err != nil {
 			return
 		}
@@ -167,7 +174,7 @@ func (l *Loop) look(ctx context.Context) {
 		}
 		// What waits although nobody is wanted, as in a paused partition, would
 		// wake it at once, again and again.
-		wake = decided && d.Workers == 0 && !m.waits()
+		want = Want{Wake: decided && d.Workers == 0 && !m.waits(), Within: d.LookAgain}
 	}
 }
 

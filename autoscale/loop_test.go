@@ -1,6 +1,7 @@
 package autoscale
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -84,14 +85,14 @@ func (s *fakeSource) light(produced int64) {
 	})
 }
 
-func (s *fakeSource) Next(ctx context.Context, wake bool) (Measurement, error) {
+func (s *fakeSource) Next(ctx context.Context, want Want) (Measurement, error) {
 	s.mu.Lock()
-	s.wake = wake
+	s.wake = want.Wake
 	s.mu.Unlock()
-	timer := time.NewTimer(every)
+	timer := time.NewTimer(cmp.Or(want.Within, every))
 	defer timer.Stop()
 	var came <-chan struct{}
-	if wake {
+	if want.Wake {
 		came = s.came
 	}
 	select {

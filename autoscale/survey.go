@@ -123,7 +123,7 @@ type Watch struct {
 	once   sync.Once
 	closed chan struct{}
 
-	wake bool // guarded by survey.mu: the last Next asked for it
+	want Want // guarded by survey.mu: what the last Next asked for
 
 	// The rest is the look's goroutine's.
 	topic  *topic
@@ -136,11 +136,11 @@ type Watch struct {
 
 // Next implements Source. A watch that is closed, or whose survey is, gives an
 // error as well.
-func (w *Watch) Next(ctx context.Context, wake bool) (Measurement, error) {
+func (w *Watch) Next(ctx context.Context, want Want) (Measurement, error) {
 	s := w.survey
 	s.mu.Lock()
-	changed := w.wake != wake
-	w.wake = wake
+	changed := w.want != want
+	w.want = want
 	s.mu.Unlock()
 	if changed {
 		s.tell()
@@ -180,6 +180,7 @@ func (s *Survey) run() {
 	tick := time.NewTicker(s.config.Every)
 	defer tick.Stop()
 	for {
+		early, soon := s.early()
 		select {
 		case <-s.ctx.Done():
 			return
@@ -192,6 +193,8 @@ func (s *Survey) run() {
 			if len(fresh) > 0 {
 				s.look(fresh)
 			}
+		case <-soon:
+			s.look(early)
 		case came := <-s.came:
 			s.woken(came)
 		}
@@ -245,13 +248,36 @@ func (s *Survey) joined(fresh *[]*Watch) []*Watch {
 	return watches
 }
 
+// early gives the watches that want their next look before the usual time, those
+// whose time comes first, and when that is.
+func (s *Survey) early() (first []*Watch, soon <-chan time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var at time.Time
+	for _, w := range s.watches {
+		if w.want.Within <= 0 || w.topic == nil {
+			continue
+		}
+		switch due := w.at.Add(w.want.Within); {
+		case len(first) == 0 || due.Before(at):
+			first, at = []*Watch{w}, due
+		case due.Equal(at):
+			first = append(first, w)
+		}
+	}
+	if len(first) > 0 {
+		soon = time.After(time.Until(at))
+	}
+	return first, soon
+}
+
 // wishes tells which watches want to be woken.
 func (s *Survey) wishes() map[*Watch]bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	wish := make(map[*Watch]bool)
 	for _, w := range s.watches {
-		if w.wake {
+		if w.want.Wake {
 			wish[w] = true
 		}
 	}

@@ -24,7 +24,7 @@ func awaitLook(t *testing.T, w *Watch, what string, good func(Measurement) bool)
 	defer cancel()
 	var m Measurement
 	for {
-		next, err := w.Next(ctx, false)
+		next, err := w.Next(ctx, Want{})
 		if err != nil {
 			t.Fatalf("%s: not seen; the last look was %+v", what, m)
 		}
@@ -117,11 +117,11 @@ func TestSurveyOfRealKafka(t *testing.T) {
 		slow := NewSurvey(SurveyConfig{Broker: client, Every: time.Hour})
 		t.Cleanup(slow.Close)
 		asleep := slow.Watch(Watched{Topic: "sleepy", Group: "sleepers"})
-		if _, err := asleep.Next(t.Context(), true); err != nil {
+		if _, err := asleep.Next(t.Context(), Want{Wake: true}); err != nil {
 			t.Fatal(err)
 		}
 		write(writer, "sleepy", 1)
-		m, err := asleep.Next(t.Context(), true)
+		m, err := asleep.Next(t.Context(), Want{Wake: true})
 		if err != nil || !waitsIn(1, 0, 0, 0)(m) {
 			t.Fatal(m, err)
 		}

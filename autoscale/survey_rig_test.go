@@ -150,7 +150,7 @@ type watching struct {
 // next gives the next look.
 func (w *watching) next() Measurement {
 	w.t.Helper()
-	m, err := w.Next(w.t.Context(), false)
+	m, err := w.Next(w.t.Context(), Want{})
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -409,7 +409,7 @@ func TestSurveyWakes(t *testing.T) {
 		w.want(w.next(), 0, 0, 0, 0)
 		other.next()
 		for range 20 {
-			m, err := w.Next(t.Context(), true)
+			m, err := w.Next(t.Context(), Want{Wake: true})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -418,7 +418,7 @@ func TestSurveyWakes(t *testing.T) {
 		pass(time.Second) // between two looks
 		came := make(chan Measurement)
 		go func() {
-			m, _ := w.Next(t.Context(), true)
+			m, _ := w.Next(t.Context(), Want{Wake: true})
 			came <- m
 		}()
 		pass(100 * time.Millisecond)
@@ -450,17 +450,43 @@ func TestSurveyWakes(t *testing.T) {
 		w := c.watch(Watched{Topic: orders, Group: workers})
 		w.want(w.next(), 0)
 		c.topic(orders, 1)
-		m, err := w.Next(t.Context(), true)
+		m, err := w.Next(t.Context(), Want{Wake: true})
 		if err != nil {
 			t.Fatal(err)
 		}
 		w.want(m, 0)
 		c.write(orders, 0, 1)
 		began := time.Now()
-		if m, err = w.Next(t.Context(), true); err != nil || m.At.After(began) {
+		if m, err = w.Next(t.Context(), Want{Wake: true}); err != nil || m.At.After(began) {
 			t.Fatal(m, err, m.At.Sub(began))
 		}
 		w.want(m, 1)
+	})
+}
+
+// Who wants to look again soon does not wait for the usual time, and nobody else
+// looks more often for that.
+func TestSurveyLooksAgainSoon(t *testing.T) {
+	bubble(t, "one of two", func(t *testing.T) {
+		c := newCluster(t)
+		c.topic(orders, 1)
+		w := c.watch(Watched{Topic: orders, Group: workers})
+		other := c.watch(Watched{Topic: orders, Group: "others"})
+		w.next()
+		other.next()
+		w.next() // of a tick, from which both count
+		before := other.next()
+		for range 3 {
+			began := time.Now()
+			if _, err := w.Next(t.Context(), Want{Within: 500 * time.Millisecond}); err != nil || time.Since(began).Round(10*time.Millisecond) != 500*time.Millisecond {
+				t.Fatal(err, time.Since(began))
+			}
+		}
+		usual := w.next()
+		m := other.next()
+		if !m.At.Equal(usual.At) || m.At.Sub(before.At).Round(10*time.Millisecond) != c.survey.config.Every {
+			t.Fatalf("the other was looked at after %s, this one after %s", m.At.Sub(before.At), usual.At.Sub(before.At))
+		}
 	})
 }
 
@@ -473,17 +499,17 @@ func TestSurveyEnds(t *testing.T) {
 		w.next()
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		if _, err := w.Next(ctx, true); err == nil {
+		if _, err := w.Next(ctx, Want{Wake: true}); err == nil {
 			t.Fatal("a look after the end of the context")
 		}
 		go func() { pass(time.Millisecond); w.Close() }()
-		if _, err := w.Next(t.Context(), true); err == nil {
+		if _, err := w.Next(t.Context(), Want{Wake: true}); err == nil {
 			t.Fatal("a look after the end of the watch")
 		}
 		again := c.watch(Watched{Topic: orders, Group: workers})
 		again.next()
 		go func() { pass(time.Millisecond); c.survey.Close() }()
-		if _, err := again.Next(t.Context(), true); err == nil {
+		if _, err := again.Next(t.Context(), Want{Wake: true}); err == nil {
 			t.Fatal("a look after the end of the survey")
 		}
 	})

@@ -130,7 +130,7 @@ func survey(kind string, wake bool) func(context.Context, *broker.Client, func()
 				counts := topic == *topics-1 && group == *groups-1
 				watching.Go(func() {
 					for {
-						m, err := w.Next(ctx, wake)
+						m, err := w.Next(ctx, autoscale.Want{Wake: wake})
 						if err != nil {
 							return
 						}
