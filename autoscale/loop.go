@@ -102,6 +102,7 @@ type Loop struct {
 	generation int32
 	history    History
 	running    int // as seen last, Unknown before
+	ordered    int // what the crew was told last, 0 since it was released
 	oldest     time.Duration
 	last       Decision
 	kept       []Decision
@@ -210,6 +211,7 @@ func (l *Loop) turn() {
 	}
 	if !held && l.config.Lease.Elsewhere() {
 		l.config.Crew.Release()
+		l.ordered = 0
 	}
 }
 
@@ -236,6 +238,7 @@ func (l *Loop) decide(m *Measurement) (Decision, bool) {
 	l.tell(d, *m)
 	if !l.settings.DryRun {
 		l.config.Crew.Scale(Order{Workers: d.Workers, Generation: l.generation})
+		l.ordered = d.Workers
 	}
 	return d, true
 }
@@ -264,10 +267,13 @@ func (l *Loop) count(m Measurement) int {
 
 // begin has the first decision of a term come after one that says: as many as
 // there are. So the number is not lowered before this process has seen for a
-// while what is needed. The caller holds mu.
+// while what is needed. Nor is it where nobody else has decided since the last
+// term: of those that were wanted then some may not be back yet after an outage.
+// Zero workers are not taken over where it is not known what waits. The caller
+// holds mu.
 func (l *Loop) begin(m Measurement) {
-	n := m.Workers
-	if m.Members < 0 {
+	n := max(m.Workers, l.ordered)
+	if m.Members < 0 || !m.complete() {
 		n = max(n, l.settings.Config.floor())
 	}
 	l.history.Decided(l.settings.Config, Decision{
@@ -309,6 +315,11 @@ func (l *Loop) tell(d Decision, m Measurement) {
 			zap.Duration("oldest", m.Oldest), zap.Duration("work_time", d.WorkTime), zap.Float64("gradient", d.Gradient),
 		)
 	}
+}
+
+// complete tells whether it is known of all that these workers share what waits.
+func (m *Measurement) complete() bool {
+	return len(m.Partitions) > 0 && !slices.ContainsFunc(m.Partitions, func(p Partition) bool { return p.Backlog < 0 && !p.Elsewhere })
 }
 
 // waits tells whether anything is known to wait.

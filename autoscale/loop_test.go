@@ -152,6 +152,13 @@ func (c *fakeCrew) Running() int {
 	return c.workers
 }
 
+// change has some workers come or go by themselves.
+func (c *fakeCrew) change(by int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.workers += by
+}
+
 // wants checks how many workers there are, and how often that has changed.
 func (c *fakeCrew) wants(t *testing.T, workers, changes int) {
 	t.Helper()
@@ -482,6 +489,50 @@ func TestANewHolderThatSeesNothing(t *testing.T) {
 		settle(every)
 		s.crew.wants(t, 3, 1)
 	}, leased, uncounted)
+}
+
+// A commit on records that the topic does not have, as after it was made anew
+// while no gateway ran, says nothing of what waits; nor does a partition without a
+// leader. Where nobody works, nobody would ever find out.
+func TestANewHolderThatSeesPart(t *testing.T) {
+	onStage(t, Settings{}, func(t *testing.T, s *stage) {
+		s.source.change(func(m *Measurement) {
+			m.Members = 0
+			m.Partitions[2] = Partition{Backlog: Unknown, Produced: 5, Done: Unknown}
+		})
+		settle(10 * time.Second)
+		s.lease.set(3, true, false)
+		settle(time.Minute)
+		s.crew.wants(t, 1, 1)
+	}, leased)
+}
+
+// Workers that have ended while the broker was down start again by and by. When
+// the lease is back before them, those that are not there yet are wanted still.
+func TestWorkersThatAreNotBackYet(t *testing.T) {
+	for name, crew := range map[string]func(*stage, *LoopConfig){
+		"own workers": func(*stage, *LoopConfig) {}, "workers elsewhere": uncounted,
+	} {
+		t.Run(name, func(t *testing.T) {
+			onStage(t, Settings{}, func(t *testing.T, s *stage) {
+				s.source.change(func(m *Measurement) { m.Members = 0 })
+				s.lease.set(3, true, false)
+				s.load(2*time.Minute, 7.5)
+				n := s.crew.Running()
+				s.source.dark()
+				s.lease.set(3, false, false)
+				settle(time.Minute)
+				s.crew.change(-n) // all have ended
+				s.source.light(900) // nothing came meanwhile
+				s.source.change(func(m *Measurement) { m.Members = 0 })
+				s.lease.set(4, true, false)
+				settle(every)
+				if d := s.Status().Last; n < 3 || d.Workers != n || s.crew.Running() != n {
+					t.Fatalf("%d workers became %d: %s", n, d.Workers, d.Reason)
+				}
+			}, leased, crew)
+		})
+	}
 }
 
 func TestUnknownForLong(t *testing.T) {
