@@ -68,6 +68,18 @@ func TestDeliverScalerWithoutDelivery(t *testing.T) {
 	h.eventually("nothing is left", func() bool { return pooled() == 0 })
 }
 
+// The delivery's concurrency is the default of max, and so it bounds min.
+func TestMoreTriesThanTheDeliveryHas(t *testing.T) {
+	h := newHouse(t)
+	d := respond(t, "done")
+	d.Concurrency = 4
+	err := caddy.Load(h.config(&App{Kafka: h.kafka().ListenAddrs()}, &Handler{Topic: testTopic, Deliver: d, Scale: &Scale{Min: 20, ScalerRaw: scaledDeliver}}), true)
+	if err == nil || !strings.Contains(err.Error(), "min is 20 and max is 4; write `max 20` or more") {
+		t.Error(err)
+	}
+	h.eventually("nothing is left", func() bool { return pooled() == 0 })
+}
+
 // looking gives always the same look.
 type looking struct{ autoscale.Measurement }
 

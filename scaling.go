@@ -122,6 +122,9 @@ func (a *App) startOne(s *Scale) error {
 			return err
 		}
 		own = scaler.delivery.concurrency()
+		if err := s.checkMax(or(s.Max, own)); err != nil {
+			return err
+		}
 	}
 	settings := autoscale.Settings{Config: s.limits(own), DryRun: s.DryRun}
 	crewKey, start := s.scaler.Crew(autoscale.Job{
@@ -196,14 +199,21 @@ func (a *App) newLease(s *Scale) (caddy.Destructor, error) {
 }
 
 // stopScaling lets go of the loops. Workers that no other configuration wants
-// are told to stop, and waited for.
+// are told to stop, and waited for: all at once, so that it takes no longer than
+// the slowest of them.
 func (a *App) stopScaling() error {
-	var errs []error
+	errs := make(chan error, len(a.scaling))
 	for key, s := range a.scaling {
 		s.leave(a)
-		_, err := loops.Delete(key)
-		errs = append(errs, err)
+		go func() {
+			_, err := loops.Delete(key)
+			errs <- err
+		}()
+	}
+	var all error
+	for range a.scaling {
+		all = errors.Join(all, <-errs)
 	}
 	a.scaling = nil
-	return errors.Join(errs...)
+	return all
 }

@@ -48,7 +48,13 @@ func (r *rehearsed) Running() int {
 
 func (r *rehearsed) Release() {}
 
-func (r *rehearsed) Close() { notes.add("close " + r.name) }
+// leaving is how long workers take to leave.
+const leaving = 10 * time.Second
+
+func (r *rehearsed) Close() {
+	time.Sleep(leaving)
+	notes.add("close " + r.name)
+}
 
 // notes are what became of rehearsed crews.
 var notes notebook
@@ -144,6 +150,30 @@ func TestScalingOverReloads(t *testing.T) {
 		}
 		end(third)
 		notes.want(t, "close "+c)
+	})
+}
+
+// Workers of all topics leave side by side: a stop, or a reload, takes no longer
+// than the slowest of them.
+func TestWorkersStopTogether(t *testing.T) {
+	virtually(t, func(t *testing.T, s *gateway) {
+		var scale []*Scale
+		for _, topic := range []string{"orders", "mails", "bills", "calls"} {
+			scale = append(scale, &Scale{Topic: topic, Group: "cooks", Min: 1, Max: 1, scaler: rehearsal("a")})
+		}
+		app := s.running(scale...)
+		after(moment)
+		began := time.Now()
+		if err := app.Stop(); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(began); took >= 2*leaving {
+			t.Errorf("they took %s to stop", took)
+		}
+		if err := app.Cleanup(); err != nil {
+			t.Error(err)
+		}
+		notes.lines = nil
 	})
 }
 
