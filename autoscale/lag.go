@@ -35,7 +35,7 @@ type Offsets struct {
 // that starts anew from a broker that has lost its memory. The result is what
 // the next reading comes after; if it is not Known, the one before stays that.
 func (o Offsets) After(before Offsets) Offsets {
-	if o.Incarnation != "" && before.Incarnation != "" && o.Incarnation != before.Incarnation {
+	if o.another(before) {
 		// All there is waits, whatever the group has committed on the old topic.
 		o.seen, o.firstEnd = true, 0
 		o.isStale, o.stale = o.Committed >= 0, o.Committed
@@ -43,6 +43,9 @@ func (o Offsets) After(before Offsets) Offsets {
 			o.isStale = false // it has moved since: the group is at work on the new one
 		}
 		return o
+	}
+	if o.Incarnation == "" {
+		o.Incarnation = before.Incarnation // brokers before Kafka 2.8 do not tell it
 	}
 	o.isStale, o.stale = before.isStale && o.Committed == before.stale, before.stale
 	if o.seen, o.firstEnd = true, before.End; before.seen {
@@ -58,6 +61,11 @@ func (o Offsets) After(before Offsets) Offsets {
 		o.firstEnd = before.Committed
 	}
 	return o
+}
+
+// another tells whether a reading is known to be of another topic than the one before.
+func (o Offsets) another(before Offsets) bool {
+	return o.Incarnation != "" && before.Incarnation != "" && o.Incarnation != before.Incarnation
 }
 
 // Known tells whether a reading says anything.

@@ -1,6 +1,9 @@
 package autoscale
 
-import "testing"
+import (
+	"testing"
+	"time"
+)
 
 func TestLag(t *testing.T) {
 	old := &Offsets{Incarnation: "a", End: 100, Committed: 60}
@@ -58,6 +61,31 @@ func TestLagOfATopicThatWasMadeAnewStaysRight(t *testing.T) {
 		o = Offsets{Incarnation: "b", End: step.end, Committed: step.committed}.After(o)
 		if got := o.Lag(); got != step.want {
 			t.Fatalf("%+v: got %d", step, got)
+		}
+	}
+}
+
+// While a cluster is being upgraded some brokers tell a topic's id and some do
+// not. What is there has not come and was not done anew by that.
+func TestATopicWhoseIncarnationIsToldNowAndThen(t *testing.T) {
+	nothing := func(int64, string) (int64, int64) { return 0, 0 }
+	for _, told := range [][]string{{"", "a", "", "a"}, {"a", "", "a", ""}} {
+		p := part{produced: Unknown, done: Unknown, lag: Unknown}
+		var produced, done int64
+		for i, incarnation := range told {
+			n := int64(i)
+			p.take(Offsets{Incarnation: incarnation, Start: 100, End: 1000 + n, Committed: 900 + n}, nothing, time.Now())
+			if i == 0 {
+				produced, done = p.produced, p.done
+			}
+			if p.produced != produced+n || p.done != done+n || p.lag != 100 {
+				t.Errorf("told %q: %d came, %d were done, %d wait at look %d", told, p.produced-produced, p.done-done, p.lag, i)
+			}
+		}
+		// A topic of that name that was made anew is still known from the one before.
+		p.take(Offsets{Incarnation: "b", Start: 0, End: 3, Committed: 903}, nothing, time.Now())
+		if p.produced != produced+6 || p.lag != 3 {
+			t.Errorf("told %q: %d came, %d wait on the new topic", told, p.produced-produced, p.lag)
 		}
 	}
 }

@@ -99,7 +99,7 @@ func (p *part) take(o Offsets, ahead func(int64, string) (int64, int64), now tim
 	if !o.Known() {
 		return cut
 	}
-	same := p.seen && !cut && o.Incarnation == p.last.Incarnation
+	same := p.seen && !cut && !o.another(p.last)
 	moved := !same || o.End != p.last.End
 	p.last, p.seen = o, true
 	lag := o.Lag()
@@ -137,7 +137,7 @@ func (p *part) count(o Offsets, cut bool) {
 	case p.produced == Unknown:
 		p.produced = o.End
 	case cut:
-	case o.Incarnation == p.log.Incarnation:
+	case !o.another(p.log):
 		p.produced += max(0, o.End-p.log.End)
 	default:
 		p.produced += o.End
