@@ -145,7 +145,7 @@ func (l *Loop) Status() Status {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	running := l.running
-	if counter, ok := l.config.Crew.(Counter); ok {
+	if counter, ok := l.config.Crew.(Counter); ok && !l.settings.DryRun { // then the workers are others'
 		running = counter.Running()
 	}
 	return Status{

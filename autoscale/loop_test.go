@@ -353,8 +353,8 @@ func TestADryRunTouchesNothing(t *testing.T) {
 		if s.crew.scaled > 0 || !s.Status().DryRun {
 			t.Fatal("a dry run has acted")
 		}
-		if d := s.Status().Last; d.Workers < 3 {
-			t.Fatalf("decided %d: %s", d.Workers, d.Reason)
+		if status := s.Status(); status.Last.Workers < 3 || status.Running != 2 {
+			t.Fatalf("decided %d, with %d there: %s", status.Last.Workers, status.Running, status.Last.Reason)
 		}
 		s.Use(Settings{})
 		s.load(every, 7.5)
