@@ -91,7 +91,7 @@ func (s *Survey) look(watches []*Watch) {
 	s.detail(watches, now)
 	for _, w := range watches {
 		w.hand(w.measure(now))
-		w.report(s.config.Logger)
+		w.report(s.config.Logger, now)
 	}
 }
 
@@ -306,8 +306,10 @@ func (s *Survey) askLeaders(topics map[*topic]bool) {
 	asking.Wait()
 }
 
-// report logs when it is not known any more what waits, and when it is again.
-func (w *Watch) report(log *zap.Logger) {
+// report logs when it is not known any more what waits, and when it is again, and
+// that there is nothing to look at.
+func (w *Watch) report(log *zap.Logger, now time.Time) {
+	w.miss(log, now)
 	blind := len(w.parts) == 0 && !w.topic.gone
 	for i := range w.parts {
 		blind = blind || !w.topic.gone && w.parts[i].lag == Unknown
@@ -322,6 +324,19 @@ func (w *Watch) report(log *zap.Logger) {
 		return
 	}
 	log.Warn("not known what waits", append(fields, zap.Error(cmp.Or(w.topic.err, w.group.err)))...)
+}
+
+// missedAfter is how long a topic may take to be made, beside all else that begins.
+const missedAfter = 30 * time.Second
+
+// miss logs that there is no such topic, which looks like one with nothing in it:
+// its name may be misspelt.
+func (w *Watch) miss(log *zap.Logger, now time.Time) {
+	missed := w.topic.gone && now.Sub(w.topic.missing) >= missedAfter
+	if missed && !w.missed {
+		log.Warn("topic does not exist; scaling when it does", zap.String("topic", w.of.Topic), zap.String("group", w.of.Group))
+	}
+	w.missed = missed
 }
 
 // numbers gives 0 to n-1.

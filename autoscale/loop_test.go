@@ -522,7 +522,7 @@ func TestWorkersThatAreNotBackYet(t *testing.T) {
 				s.source.dark()
 				s.lease.set(3, false, false)
 				settle(time.Minute)
-				s.crew.change(-n) // all have ended
+				s.crew.change(-n)   // all have ended
 				s.source.light(900) // nothing came meanwhile
 				s.source.change(func(m *Measurement) { m.Members = 0 })
 				s.lease.set(4, true, false)

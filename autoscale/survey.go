@@ -132,6 +132,7 @@ type Watch struct {
 	effort effort
 	at     time.Time // of the last look
 	blind  bool      // it was told that it is not known what waits
+	missed bool      // it was told that there is no such topic
 }
 
 // Next implements Source. A watch that is closed, or whose survey is, gives an

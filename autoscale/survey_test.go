@@ -4,12 +4,15 @@ import (
 	"context"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 )
 
 const (
@@ -357,6 +360,26 @@ func (c *cluster) remake(name string, partitions int32) {
 }
 
 // A lag of markers alone comes to nothing.
+// A topic whose name is misspelt looks like one with nothing in it, so it is said once.
+func TestSurveyMissesATopic(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		core, logs := observer.New(zap.WarnLevel)
+		c := newCluster(t)
+		c.survey.config.Logger = zap.New(core)
+		c.topic(orders, 1)
+		c.watch(Watched{Topic: orders, Group: workers})
+		c.watch(Watched{Topic: "oders", Group: workers})
+		pass(missedAfter - time.Second)
+		if n := logs.Len(); n != 0 {
+			t.Fatalf("%d warnings before it can be there", n)
+		}
+		pass(10 * time.Minute)
+		if all := logs.All(); len(all) != 1 || all[0].ContextMap()["topic"] != "oders" {
+			t.Fatalf("warned of %v", all)
+		}
+	})
+}
+
 func TestSurveySeesHoles(t *testing.T) {
 	transact := func(c *cluster, end kgo.TransactionEndTry, n int) {
 		writer := c.kgo(kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.TransactionalID("writer"))
