@@ -142,11 +142,11 @@ func (s *scaling) report() scaleReport {
 		limits := s.users[n-1].settings.Config
 		r.Min, r.Max = limits.Min, limits.Max
 	}
-	if status.Oldest >= 0 {
-		seconds := status.Oldest.Seconds()
-		r.OldestSeconds = &seconds
-	}
 	if status.Deciding && !status.Last.At.IsZero() {
+		if status.Oldest >= 0 {
+			seconds := status.Oldest.Seconds()
+			r.OldestSeconds = &seconds
+		}
 		r.Desired, r.Members = &status.Last.Workers, known(s.members)
 		r.scaleFigures, r.Reason = figures(status.Last), status.Last.Reason
 	}

@@ -3,6 +3,7 @@ package osmosis
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -169,6 +170,28 @@ func TestWorkersStopTogether(t *testing.T) {
 		}
 		if took := time.Since(began); took >= 2*leaving {
 			t.Errorf("they took %s to stop", took)
+		}
+		if err := app.Cleanup(); err != nil {
+			t.Error(err)
+		}
+		notes.lines = nil
+	})
+}
+
+// A gateway that does not decide tells of nothing but itself: what it sees too
+// would be there twice.
+func TestWhoDoesNotDecideTellsLittle(t *testing.T) {
+	virtually(t, func(t *testing.T, s *gateway) {
+		app := s.running(&Scale{Topic: testTopic, Group: testTopic, scaler: rehearsal("a")})
+		after(0) // it has looked, and has not joined the group yet
+		told := 0
+		for name := range scrape(t) {
+			if strings.HasPrefix(name, "osmosis_scale_") {
+				told++
+			}
+		}
+		if told != 2 {
+			t.Errorf("tells of %d figures, want those of running and deciding", told)
 		}
 		if err := app.Cleanup(); err != nil {
 			t.Error(err)
