@@ -21,7 +21,9 @@ const (
 	perAddress = 500
 	// patience bounds every wait.
 	patience = 60 * time.Second
-	// settling is how long streams are open and quiet before they count as idle.
+	// settling is how long streams are open and quiet before they count as idle,
+	// and how long the process must not have given memory back before what it has is
+	// told: Go's runtime returns bit by bit what opening the streams took.
 	settling = 5 * time.Second
 	// rest is how long a crowd is watched doing nothing.
 	rest = 2 * time.Second
@@ -78,11 +80,24 @@ func gather(ctx context.Context, r *rig.Rig, kafka string, kind rig.Kind, count 
 	if err := c.open(ctx, paths); err != nil {
 		return nil, err
 	}
-	if err := c.wait(ctx, settling); err != nil {
-		return nil, err
+	return c, c.settle(ctx)
+}
+
+// settle waits until the process has the memory that it keeps.
+func (c *crowd) settle(ctx context.Context) error {
+	for began := time.Now(); ; {
+		if err := c.wait(ctx, settling); err != nil {
+			return err
+		}
+		before := c.after.Resident
+		var err error
+		if c.after, err = c.process.Memory(ctx); err != nil {
+			return err
+		}
+		if before > 0 && c.after.Resident > before-before/50 || time.Since(began) > patience {
+			return nil
+		}
 	}
-	c.after, err = c.process.Memory(ctx)
-	return c, err
 }
 
 func (c *crowd) close() {
