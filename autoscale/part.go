@@ -188,6 +188,7 @@ func (w *Watch) wantsMembers() bool {
 
 // measure gives the look as who decides wants it.
 func (w *Watch) measure(now time.Time) Measurement {
+	w.at = now
 	m := Measurement{At: now, Keys: Unknown, Members: w.group.members}
 	if w.topic.gone {
 		// There is nothing, and that is known: one empty partition says so.
@@ -229,6 +230,5 @@ func (w *Watch) measure(now time.Time) Measurement {
 		m.Oldest = Unknown
 	}
 	m.WorkTime = w.effort.workTime()
-	w.at = now
 	return m
 }

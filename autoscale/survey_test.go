@@ -490,6 +490,20 @@ func TestSurveyWakes(t *testing.T) {
 // Who wants to look again soon does not wait for the usual time, and nobody else
 // looks more often for that.
 func TestSurveyLooksAgainSoon(t *testing.T) {
+	bubble(t, "at a topic that is not there", func(t *testing.T) {
+		c := newCluster(t)
+		w := c.watch(Watched{Topic: orders, Group: workers})
+		w.next()
+		began := time.Now()
+		for range 4 {
+			if _, err := w.Next(t.Context(), Want{Within: 500 * time.Millisecond}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if took := time.Since(began); took < time.Second {
+			t.Fatalf("four looks within %s", took)
+		}
+	})
 	bubble(t, "one of two", func(t *testing.T) {
 		c := newCluster(t)
 		c.topic(orders, 1)
