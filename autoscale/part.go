@@ -36,6 +36,7 @@ type part struct {
 
 	holes   holes
 	owned   bool // a member has it
+	tried   bool // one has had it since something was done
 	stalled time.Duration
 	read    time.Time // when it was known last
 	aged    int64     // the offset whose time was asked for last, plus one
@@ -153,6 +154,22 @@ func (p *part) backlog() int64 {
 	return max(p.least, p.lag-p.holes.before(p.from, p.last.End))
 }
 
+// stall counts for how long nothing was done although records wait and somebody
+// has the partition. While members share out anew, nobody has it: that counts if one
+// had it before, for where each that gets a record dies of it, they do little else.
+// What is nobody's in a group that stands, or that has no member, is left alone.
+func (p *part) stall(now time.Time, g *group) {
+	p.tried = p.tried || p.owned
+	switch {
+	case p.backlog() == 0 || p.worked:
+		p.stalled, p.tried = 0, p.owned
+	case p.read.IsZero():
+	case p.owned, p.tried && !g.stable && g.members > 0:
+		p.stalled += now.Sub(p.read)
+	}
+	p.read = now
+}
+
 // assigned takes in what the members of the group have.
 func (w *Watch) assigned(members []broker.Member, stable bool) {
 	for i := range w.parts {
@@ -214,13 +231,7 @@ func (w *Watch) measure(now time.Time) Measurement {
 			out.Done = p.done
 			known = true
 			m.Oldest = max(m.Oldest, w.age(i, now))
-			switch {
-			case out.Backlog == 0 || p.worked:
-				p.stalled = 0
-			case p.owned && !p.worked && !p.read.IsZero():
-				p.stalled += now.Sub(p.read)
-			}
-			p.read = now
+			p.stall(now, w.group)
 		}
 		out.Stalled = p.stalled
 		w.effort.partition(out.Backlog, p.done)
