@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"sync"
@@ -310,10 +311,8 @@ func (s *Survey) askLeaders(topics map[*topic]bool) {
 // that there is nothing to look at.
 func (w *Watch) report(log *zap.Logger, now time.Time) {
 	w.miss(log, now)
-	blind := len(w.parts) == 0 && !w.topic.gone
-	for i := range w.parts {
-		blind = blind || !w.topic.gone && w.parts[i].lag == Unknown
-	}
+	unknown := slices.IndexFunc(w.parts, func(p part) bool { return p.lag == Unknown })
+	blind := !w.topic.gone && (len(w.parts) == 0 || unknown >= 0)
 	if blind == w.blind {
 		return
 	}
@@ -323,7 +322,28 @@ func (w *Watch) report(log *zap.Logger, now time.Time) {
 		log.Info("known again what waits", fields...)
 		return
 	}
-	log.Warn("not known what waits", append(fields, zap.Error(cmp.Or(w.topic.err, w.group.err)))...)
+	why := cmp.Or(w.topic.err, w.group.err)
+	if why == nil && unknown >= 0 {
+		why = w.unknown(unknown)
+	}
+	log.Warn("not known what waits", append(fields, zap.Error(why))...)
+}
+
+// unknown says why it is not known what waits in a partition.
+func (w *Watch) unknown(partition int) error {
+	p, e := &w.parts[partition], &w.topic.ends[partition]
+	switch {
+	case w.topic.led.Leaders[partition] < 0:
+		return fmt.Errorf("partition %d has no leader", partition)
+	case e.start < 0 || e.end < 0:
+		return fmt.Errorf("partition %d: its leader does not tell where it begins and ends", partition)
+	case p.unread:
+		return fmt.Errorf("partition %d: the group's commit is not told", partition)
+	case p.committed > e.end:
+		return fmt.Errorf("partition %d ends at %d, and the group has committed %d: the topic was made anew, or has lost records", partition, e.end, p.committed)
+	default:
+		return fmt.Errorf("partition %d ends at %d, before it did", partition, e.end)
+	}
 }
 
 // missedAfter is how long a topic may take to be made, beside all else that begins.

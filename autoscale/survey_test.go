@@ -2,7 +2,9 @@ package autoscale
 
 import (
 	"context"
+	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -360,6 +362,29 @@ func (c *cluster) remake(name string, partitions int32) {
 }
 
 // A lag of markers alone comes to nothing.
+// Who is told that it is not known what waits is told why.
+func TestSurveySaysWhyItIsNotKnown(t *testing.T) {
+	for why, spoil := range map[string]func(c *cluster){
+		"partition 0 has no leader":                             func(c *cluster) { c.leaders(orders, -1) },
+		"partition 0 ends at 3, and the group has committed 10": func(c *cluster) { c.commit(workers, orders, 0, 10) },
+	} {
+		bubble(t, why, func(t *testing.T) {
+			core, logs := observer.New(zap.WarnLevel)
+			c := newCluster(t)
+			c.survey.config.Logger = zap.New(core)
+			c.topic(orders, 1)
+			c.write(orders, 0, 3)
+			w := c.watch(Watched{Topic: orders, Group: workers})
+			w.next()
+			spoil(c)
+			w.want(w.fresh(), Unknown)
+			if all := logs.All(); len(all) != 1 || !strings.HasPrefix(fmt.Sprint(all[0].ContextMap()["error"]), why) {
+				t.Fatalf("warned of %v", all)
+			}
+		})
+	}
+}
+
 // A topic whose name is misspelt looks like one with nothing in it, so it is said once.
 func TestSurveyMissesATopic(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
