@@ -198,7 +198,11 @@ func (p *Processes) keep(ctx context.Context, w *worker) {
 		if pause > told {
 			level, told = zap.WarnLevel, pause
 		}
-		log.Log(level, "worker ended by itself; starting it again", zap.Error(err), zap.Duration("pause", pause))
+		what := "worker ended by itself; starting it again"
+		if errors.Is(err, errStart) {
+			what = "worker not started; trying again"
+		}
+		log.Log(level, what, zap.Error(err), zap.Duration("pause", pause))
 		select {
 		case <-ctx.Done():
 			return
@@ -207,6 +211,9 @@ func (p *Processes) keep(ctx context.Context, w *worker) {
 		pause = min(2*pause, lastPause)
 	}
 }
+
+// errStart is what a command gives that cannot be run at all.
+var errStart = errors.New("start worker")
 
 // run starts the command once and waits for its end.
 func (p *Processes) run(ctx context.Context, w *worker, log *zap.Logger) error {
@@ -219,7 +226,7 @@ func (p *Processes) run(ctx context.Context, w *worker, log *zap.Logger) error {
 	)
 	lifeline, err := cmd.StdinPipe()
 	if err != nil {
-		return fmt.Errorf("start worker: %w", err)
+		return fmt.Errorf("%w: %w", errStart, err)
 	}
 	defer lifeline.Close()
 	output, writer := io.Pipe()
@@ -233,7 +240,7 @@ func (p *Processes) run(ctx context.Context, w *worker, log *zap.Logger) error {
 	defer reading.Wait()
 	defer writer.Close()
 	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("start worker: %w", err)
+		return fmt.Errorf("%w: %w", errStart, err)
 	}
 	p.up(w, true)
 	log.Info("worker started", zap.Int("pid", cmd.Process.Pid))

@@ -132,7 +132,7 @@ func TestACommandThatCannotStartIsTriedAgain(t *testing.T) {
 	p, lines := crew(t, "work", time.Minute, "no-such-program-anywhere")
 	p.Scale(Order{Workers: 1})
 	for range 2 {
-		await(t, lines, `"no-such-program-anywhere": executable file not found`)
+		await(t, lines, `worker not started; trying again map[error:start worker: exec: "no-such-program-anywhere": executable file not found`)
 	}
 }
 
@@ -200,7 +200,7 @@ func TestAWorkerThatOnlyEndsDoesNotFillTheLog(t *testing.T) {
 		if n := logs.FilterLevelExact(zap.WarnLevel).Len(); n != growths {
 			t.Errorf("%d warnings for %d growths", n, growths)
 		}
-		if n := logs.FilterMessageSnippet("ended by itself").Len(); n < 40 || n > 100 {
+		if n := logs.FilterMessageSnippet("not started").Len(); n < 40 || n > 100 {
 			t.Errorf("tried %d times in ten minutes", n)
 		}
 		stopped := time.Now()
