@@ -66,7 +66,8 @@ func (v *visit) park(w http.ResponseWriter, r *http.Request, sub subscription) b
 func passedOn(w http.ResponseWriter, r *http.Request) (http.ResponseWriter, bool) {
 	h := w.Header()
 	if r.ProtoMajor != 1 || r.ProtoMinor < 1 || r.ContentLength != 0 ||
-		h.Get("Content-Encoding") != "" || h.Get("Content-Length") != "" || h.Get("Transfer-Encoding") != "" || h.Get("Trailer") != "" {
+		h.Get("Content-Encoding") != "" || h.Get("Content-Length") != "" || h.Get("Transfer-Encoding") != "" || h.Get("Trailer") != "" ||
+		flushedBehind(r) {
 		return nil, false
 	}
 	for {
@@ -93,6 +94,20 @@ func passedOn(w http.ResponseWriter, r *http.Request) (http.ResponseWriter, bool
 		}
 		w = layer.Unwrap()
 	}
+}
+
+// flushedBehind tells whether Caddy flushes the response when its handlers have
+// returned: it does, for the access log, when they took as long as the server's
+// timeout for writing. The server's own writer panics at that when its connection
+// was taken over.
+func flushedBehind(r *http.Request) bool {
+	server, ok := r.Context().Value(http.ServerContextKey).(*http.Server)
+	if !ok || server.WriteTimeout <= 0 {
+		return false
+	}
+	const rest = time.Second // that handlers take to return, at most
+	begun, _ := caddyhttp.GetVar(r.Context(), "start_time").(time.Time)
+	return time.Since(begun) > server.WriteTimeout-rest
 }
 
 // kindOf names what a pointer points to.

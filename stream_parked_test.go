@@ -134,7 +134,8 @@ func TestParkedBehindOthers(t *testing.T) {
 	for name, test := range map[string]struct {
 		wrap   func(http.ResponseWriter) http.ResponseWriter
 		around caddyhttp.MiddlewareHandler
-		send   []string // headers
+		send   []string      // headers
+		write  time.Duration // the server's timeout
 		stays  bool
 	}{
 		"an access log": {wrap: func(w http.ResponseWriter) http.ResponseWriter { return caddyhttp.NewResponseRecorder(w, nil, nil) }},
@@ -148,9 +149,10 @@ func TestParkedBehindOthers(t *testing.T) {
 			},
 			stays: true,
 		},
-		"header":           {around: &headers.Handler{Response: &headers.RespHeaderOps{Deferred: true, HeaderOps: &headers.HeaderOps{Set: http.Header{"X-Around": {"yes"}}}}}},
-		"encode, accepted": {around: &encode.Encode{EncodingsRaw: caddy.ModuleMap{"gzip": json.RawMessage("{}")}}, send: []string{"Accept-Encoding", "gzip"}, stays: true},
-		"encode, not":      {around: &encode.Encode{EncodingsRaw: caddy.ModuleMap{"gzip": json.RawMessage("{}")}}, send: []string{"Accept-Encoding", "identity"}},
+		"header":                     {around: &headers.Handler{Response: &headers.RespHeaderOps{Deferred: true, HeaderOps: &headers.HeaderOps{Set: http.Header{"X-Around": {"yes"}}}}}},
+		"encode, accepted":           {around: &encode.Encode{EncodingsRaw: caddy.ModuleMap{"gzip": json.RawMessage("{}")}}, send: []string{"Accept-Encoding", "gzip"}, stays: true},
+		"a flush behind the timeout": {around: flushed{}, write: parkAfter, stays: true},
+		"encode, not":                {around: &encode.Encode{EncodingsRaw: caddy.ModuleMap{"gzip": json.RawMessage("{}")}}, send: []string{"Accept-Encoding", "identity"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			virtually(t, func(t *testing.T, s *gateway) {
@@ -162,6 +164,9 @@ func TestParkedBehindOthers(t *testing.T) {
 					}
 				}
 				s.wrap, s.around = test.wrap, test.around
+				if test.write > 0 {
+					s.server.WriteTimeout = test.write
+				}
 				c := s.accept()
 				response := make(chan answer, 1)
 				go func() { response <- s.get(s.path(c), append(test.send, "Accept", "text/event-stream")...) }()
@@ -189,6 +194,19 @@ type flushing struct {
 }
 
 func (f flushing) Unwrap() http.ResponseWriter { return f.w }
+
+// flushed flushes the response when the handlers have returned, as Caddy does
+// for its access log where they took as long as the server may write.
+type flushed struct{}
+
+func (flushed) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	begun, server := time.Now(), r.Context().Value(http.ServerContextKey).(*http.Server)
+	err := next.ServeHTTP(w, r)
+	if time.Since(begun) >= server.WriteTimeout {
+		_ = http.NewResponseController(w).Flush()
+	}
+	return err
+}
 
 func TestPassedOn(t *testing.T) {
 	for name, change := range map[string]func(r *http.Request, h http.Header){
