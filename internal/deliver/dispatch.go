@@ -88,6 +88,21 @@ func (q *queue) returned(j *job) {
 	}
 }
 
+// aside has a try hold up no other one, because what it does has been tried
+// before and may go on failing for as long as it likes.
+func (q *queue) aside(j *job) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
+		return
+	}
+	q.free(j)
+	j.aside = true
+	q.ending--
+	q.apart++
+	q.dispatch()
+}
+
 // free takes a try's place away, if it has one. Needs the lock.
 func (q *queue) free(j *job) {
 	if j.placed {
@@ -103,14 +118,22 @@ func (q *queue) ran(j *job) {
 	p.changed = true
 	p.running--
 	q.free(j)
-	q.ending--
+	if j.aside {
+		j.aside = false
+		q.apart--
+	} else {
+		q.ending--
+	}
 	q.turn(p)
 	q.dispatch()
-	if q.ended && q.running+q.ending == 0 {
+	if q.ended && q.underWay() == 0 {
 		close(q.idle)
 	}
 	q.changed()
 }
+
+// underWay counts the tries that have not ended. Needs the lock.
+func (q *queue) underWay() int { return q.running + q.ending + q.apart }
 
 // limit changes how many tries may run at once.
 func (q *queue) limit(concurrency int) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -69,6 +70,42 @@ func TestDeadLetterCannotBeProduced(t *testing.T) {
 		r.done(2)
 		if dead := r.read(testDead); len(dead) != 1 {
 			t.Errorf("%d dead letters", len(dead))
+		}
+	})
+}
+
+// However many there are of them, and however long the broker leaves it open, they
+// hold up no other key, though their records are the first in the log.
+func TestDeadLettersThatHang(t *testing.T) {
+	virtually(t, func(t *testing.T, r *rig) {
+		h := func(w http.ResponseWriter, req *http.Request) error {
+			if req.Header.Get(HeaderStreamID) == "well" {
+				return echo(w, req)
+			}
+			return bad(w, req)
+		}
+		var works atomic.Bool
+		d := r.deliver(options(h, func(o *Options) { o.Concurrency, o.Attempts = 1, 1 }), with(r, func(ctx context.Context, topic string, _ record.Record) error {
+			if topic == testDead && !works.Load() {
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			return nil
+		}))
+		const dead = 12
+		r.send(dead, keyless)
+		pass(2 * time.Minute) // each was given up once
+		if _, err := r.put(t.Context(), testTopic, 0, r.request("well", "", "x")); err != nil {
+			t.Fatal(err)
+		}
+		pass(time.Second)
+		if told := r.replies()["well"]; !slices.Equal(told, []string{"200 x"}) {
+			t.Errorf("%q", told)
+		}
+		works.Store(true)
+		r.done(dead + 1)
+		if l := d.Load(); l.Running != 0 || l.Keys != 0 {
+			t.Errorf("%+v", l)
 		}
 	})
 }

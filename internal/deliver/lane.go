@@ -51,8 +51,8 @@ type job struct {
 	// past is what is known of the tries before the one that runs.
 	past past
 	// running says that a try is under way, placed that its handler has not
-	// returned yet.
-	running, placed bool
+	// returned yet, aside that it holds up no other.
+	running, placed, aside bool
 	// again says that another record of the same stream is done already.
 	again bool
 	// letter is not nil when the record is given up, and has still to be buried.

@@ -45,6 +45,7 @@ type queue struct {
 	bytes    int64 // of the records held, for all partitions together
 	running  int   // tries that have a place
 	ending   int   // tries that have none any more
+	apart    int   // tries that hold up no other
 	ended    bool
 	closed   bool
 	// idle is closed when nothing runs any more after the end.
@@ -263,7 +264,7 @@ func (q *queue) end() <-chan struct{} {
 			}
 		}
 	}
-	if q.running+q.ending == 0 {
+	if q.underWay() == 0 {
 		close(q.idle)
 	}
 	return q.idle
@@ -289,7 +290,7 @@ func (q *queue) close() int {
 		}
 	}
 	q.closed = true
-	return q.running + q.ending
+	return q.underWay()
 }
 
 // move takes note that the log holds nothing where a partition was to be read:

@@ -40,6 +40,7 @@ func (g *generation) try(j *job) {
 	}
 	switch {
 	case j.letter != nil:
+		g.queue.aside(j)
 		g.bury(j, log, options, *j.letter)
 		return
 	case err != nil:
