@@ -187,23 +187,12 @@ func oneByOne(ctx context.Context, client *broker.Client, begun func()) (int, er
 		}
 		for topic := range *topics {
 			for group := range *groups {
-				name := topicName(topic)
-				t, err := client.Topic(ctx, name)
-				if err == nil {
-					_, err = client.API().OffsetFetch(ctx, &kafka.OffsetFetchRequest{
-						GroupID: groupName("busy", topic, group), Topics: map[string][]int{name: numbers},
-					})
-				}
-				for _, at := range []int64{broker.LogStart, broker.HighWatermark} {
-					if err == nil {
-						_, err = client.Offsets(ctx, t, partitions, at)
-					}
-				}
-				if err != nil && ctx.Err() == nil {
-					return 0, err
-				}
+				err := oneLook(ctx, client, topicName(topic), groupName("busy", topic, group), numbers, partitions)
 				if ctx.Err() != nil {
-					return looks, nil
+					return looks, nil // whatever came of the last look
+				}
+				if err != nil {
+					return 0, err
 				}
 			}
 		}
@@ -213,6 +202,25 @@ func oneByOne(ctx context.Context, client *broker.Client, begun func()) (int, er
 		case <-time.After(every):
 		}
 	}
+}
+
+// oneLook asks about one group on one topic.
+func oneLook(ctx context.Context, client *broker.Client, topic, group string, numbers []int, partitions []int32) error {
+	t, err := client.Topic(ctx, topic)
+	if err != nil {
+		return err
+	}
+	if _, err := client.API().OffsetFetch(ctx, &kafka.OffsetFetchRequest{
+		GroupID: group, Topics: map[string][]int{topic: numbers},
+	}); err != nil {
+		return err
+	}
+	for _, at := range []int64{broker.LogStart, broker.HighWatermark} {
+		if _, err := client.Offsets(ctx, t, partitions, at); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // idle makes connections and leaves them: they ask for all topics by themselves.
