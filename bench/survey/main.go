@@ -187,11 +187,10 @@ func oneByOne(ctx context.Context, client *broker.Client, begun func()) (int, er
 		}
 		for topic := range *topics {
 			for group := range *groups {
-				err := oneLook(ctx, client, topicName(topic), groupName("busy", topic, group), numbers, partitions)
 				if ctx.Err() != nil {
-					return looks, nil // whatever came of the last look
+					return looks, nil
 				}
-				if err != nil {
+				if err := oneLook(ctx, client, topicName(topic), groupName("busy", topic, group), numbers, partitions); err != nil && ctx.Err() == nil {
 					return 0, err
 				}
 			}
