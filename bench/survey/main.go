@@ -107,7 +107,10 @@ func measure(ctx context.Context, address string, c contender, profiled bool) (s
 	}
 	var before time.Duration
 	looks, err := c.look(ctx, client, func() { before = rig.OwnCPU() })
-	if err == nil && looks == 0 {
+	if ctx.Err() != nil {
+		err = nil // it was told to end
+	}
+	if err == nil && looks <= 0 {
 		err = errors.New("it has not looked")
 	}
 	if err != nil {
@@ -185,19 +188,15 @@ func oneByOne(ctx context.Context, client *broker.Client, begun func()) (int, er
 		if looks == 0 {
 			begun()
 		}
-		for topic := range *topics {
-			for group := range *groups {
-				if ctx.Err() != nil {
-					return looks, nil
-				}
-				if err := oneLook(ctx, client, topicName(topic), groupName("busy", topic, group), numbers, partitions); err != nil && ctx.Err() == nil {
-					return 0, err
-				}
+		for pair := range *topics * *groups {
+			topic, group := pair / *groups, pair%*groups
+			if err := oneLook(ctx, client, topicName(topic), groupName("busy", topic, group), numbers, partitions); err != nil {
+				return looks, err
 			}
 		}
 		select {
 		case <-ctx.Done():
-			return looks, nil
+			return looks, ctx.Err()
 		case <-time.After(every):
 		}
 	}
