@@ -3,13 +3,16 @@ package osmosis
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"os"
 	"reflect"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"time"
+	"weak"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
@@ -17,8 +20,8 @@ import (
 	"github.com/osmosis-gateway/caddy-osmosis/internal/hub"
 )
 
-// parkAfter is how long an event stream stays with its server. An answer that
-// comes sooner leaves the client its connection for the next request.
+// parkAfter is how long an event stream stays with its server: most answers come
+// sooner, and to leave is work.
 const parkAfter = 2 * time.Second
 
 // parked is an event stream that has left its server: of a request that waits
@@ -27,9 +30,11 @@ const parkAfter = 2 * time.Second
 // handlers. None of that is needed any more once the header was sent, and it is
 // most of what a stream takes. What stays is the connection and one goroutine,
 // which reads: the end of the connection wakes it, a heartbeat that is due, and
-// an event, by way of the deadline for reading.
+// an event, by way of the deadline for reading. When the stream has ended the
+// server gets the connection back.
 type parked struct {
 	conn     net.Conn
+	server   weak.Pointer[http.Server] // weak, since with it goes the configuration that it served
 	sub      subscription
 	settings settings
 	release  func() // what the stream holds
@@ -38,6 +43,9 @@ type parked struct {
 
 	woken atomic.Bool
 	read  [1]byte
+
+	mu   sync.Mutex // guards over, and the deadline for reading against it
+	over bool       // the connection is the server's again
 }
 
 // park goes on with the stream in a goroutine of its own, and tells whether it
@@ -48,7 +56,7 @@ func (v *visit) park(w http.ResponseWriter, r *http.Request, sub subscription) b
 		return false
 	}
 	// The recorders on the way would wrap the connection, and be kept by it.
-	conn, _, err := http.NewResponseController(server).Hijack()
+	conn, buffers, err := http.NewResponseController(server).Hijack()
 	if err != nil {
 		return false
 	}
@@ -56,6 +64,9 @@ func (v *visit) park(w http.ResponseWriter, r *http.Request, sub subscription) b
 		extra.Add(zap.Bool("osmosis_parked", true)) // the line's duration and size are those until now
 	}
 	p := &parked{conn: conn, sub: sub, settings: v.settings, release: v.held.handOver(), logger: v.logger, stream: v.claims.ID}
+	if from, ok := r.Context().Value(http.ServerContextKey).(*http.Server); ok && buffers.Reader.Buffered() == 0 {
+		p.server = weak.Make(from) // what the client has sent ahead is lost, and no request could follow it
+	}
 	go p.serve()
 	return true
 }
@@ -119,10 +130,16 @@ func kindOf(w http.ResponseWriter) string {
 	return t.Elem().PkgPath() + "." + t.Elem().Name()
 }
 
-// serve sends the rest of the stream, and closes the connection.
+// serve sends the rest of the stream, and gives the connection back if there may
+// be another request.
 func (p *parked) serve() {
 	defer p.release()
-	defer func() { _ = p.conn.Close() }()
+	kept := false
+	defer func() {
+		if !kept {
+			_ = p.conn.Close()
+		}
+	}()
 	defer func() { // as net/http does, since a stream must not take the process with it
 		if err := recover(); err != nil {
 			p.logger.Error("panic in a stream", zap.String("stream", p.stream), zap.Any("error", err), zap.ByteString("stack", debug.Stack()))
@@ -132,20 +149,30 @@ func (p *parked) serve() {
 	defer context.AfterFunc(exitContext, p.wake)()
 
 	out := &chunks{conn: p.conn, timeout: p.settings.writeTimeout}
-	switch err := p.pump(eventStream{pieces: out, more: p.sub.More}); {
+	err := p.pump(eventStream{pieces: out, more: p.sub.More})
+	switch {
 	case errors.Is(err, errGone):
 		return
 	case errors.Is(err, errExiting), errors.Is(err, hub.ErrClosed):
 		_ = out.put(newRetry(comeBack))
 	}
-	_ = out.end()
+	if out.end() == nil && errors.Is(err, io.EOF) {
+		p.mu.Lock()
+		p.over = true
+		p.mu.Unlock()
+		kept = handBack(p.server.Value(), p.conn)
+	}
 }
 
 // wake has the stream look for events. The order of the two is that of pump
 // turned around, so that no wish is lost.
 func (p *parked) wake() {
 	p.woken.Store(true)
-	_ = p.conn.SetReadDeadline(time.Unix(1, 0)) // it fails when the stream has ended
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.over {
+		_ = p.conn.SetReadDeadline(time.Unix(1, 0)) // it fails when the connection was closed
+	}
 }
 
 // errGone says that nobody is there to write to.

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -126,6 +128,50 @@ func TestParkedClientThatSends(t *testing.T) {
 			t.Errorf("after %s %v %q", time.Since(begun), err, got.String())
 		}
 	})
+}
+
+// A client sends its next request when it has read the end, and on the same
+// connection. What happens to the stream meanwhile is none of that one's business.
+func TestParkedConnectionIsKept(t *testing.T) {
+	virtually(t, func(t *testing.T, s *gateway) {
+		for round := range 3 {
+			c := s.accept()
+			l := s.parks(c)
+			s.reply(c, record.Reply{Body: []byte("last")})
+			for l.next() != nil { // up to the end
+			}
+			pass(time.Duration(round) * 10 * time.Second)
+			var conn httptrace.GotConnInfo
+			r := s.request(http.MethodGet, s.path(c)+"/result")
+			r = r.WithContext(httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { conn = i }}))
+			response, err := s.client.Do(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			body, err := io.ReadAll(response.Body)
+			response.Body.Close()
+			if err != nil || string(body) != "last" || !conn.Reused {
+				t.Errorf("round %d: %q %v, on the same connection %t", round, body, err, conn.Reused)
+			}
+		}
+		synctest.Wait()
+		if n := streams.count(); n != 0 {
+			t.Errorf("%d streams are open", n)
+		}
+	})
+}
+
+// A wish that comes when the connection is the server's again leaves it alone.
+func TestParkedIsWokenLate(t *testing.T) {
+	ours, theirs := net.Pipe()
+	defer ours.Close()
+	defer theirs.Close()
+	p := &parked{conn: ours, over: true}
+	p.wake()
+	go func() { _, _ = theirs.Write([]byte("G")) }()
+	if _, err := ours.Read(p.read[:]); err != nil {
+		t.Error(err)
+	}
 }
 
 // What other handlers do to a response is done, and a stream that one of them
