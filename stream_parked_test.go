@@ -280,3 +280,19 @@ func TestPassedOn(t *testing.T) {
 		server.Close()
 	}
 }
+
+// A server that is being shut down, as on a reload, takes no connection back.
+func TestHandBackRefused(t *testing.T) {
+	conn, other := net.Pipe()
+	defer conn.Close()
+	defer other.Close()
+	down := new(http.Server)
+	if err := down.Shutdown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for name, server := range map[string]*http.Server{"one that is gone": nil, "one that is shut down": down} {
+		if handBack(server, conn) {
+			t.Errorf("%s took the connection", name)
+		}
+	}
+}
