@@ -37,6 +37,7 @@ type Decision struct {
 	Reason string
 
 	enough int   // what was enough: for a while the number is not lowered below it
+	needed int   // the most that was, for as long as that is looked back
 	why    bound // what kept it from the formula, and from following it at once
 	kept   keep
 }
@@ -99,14 +100,14 @@ func Decide(c Config, h History) Decision {
 		// A few records, minutes ago, are still a rate over minutes.
 		l.forInflow, d.ForInflow = 0, 0
 	}
-	if capacity := float64(d.From * c.Concurrency); capacity > 0 {
+	if capacity := float64(d.From * c.Concurrency); capacity > 0 && !l.guessed {
 		d.Gradient = l.inflow * l.workTime.Seconds() / capacity
 	}
 
 	if l.guessed {
 		d.WorkTime = 0
 	}
-	if l.jumped {
+	if first := l.guessed && !l.spent && l.busy && now.At.Sub(h.wokenAt()) < fresh; first || l.jumped {
 		d.LookAgain = quick
 	}
 
@@ -114,6 +115,12 @@ func Decide(c Config, h History) Decision {
 	d.Wanted, why = c.within(now, l, c.workers(l, 0, late))
 	missing := c.missing(h, now, l, d.From)
 	d.enough = d.Wanted
+	if l.guessed && l.busy && d.From > 0 {
+		// Fewer are tried until somebody is busy, which tells how long a record takes.
+		if d.enough = d.From; l.few {
+			d.enough = (d.From + 1) / 2
+		}
+	}
 	if few := c.tooFew(h, d); few > 0 {
 		d.enough = max(d.enough, min(few+1, d.From))
 	}
@@ -128,6 +135,7 @@ func Decide(c Config, h History) Decision {
 	if d.From == 0 && d.Workers > 0 {
 		d.LookAgain = quick
 	}
+	d.needed = h.neededFor(d.At, c.waits(d.From, d.enough))
 	d.Reason = d.reason(c, now, l, why, kept)
 	return d
 }
@@ -142,7 +150,13 @@ func (c Config) missing(h History, now Measurement, l load, n int) int {
 	steady.forBacklog = 0
 	inflow, _ := c.within(now, l, c.workers(steady, -slack, tolerable))
 	lead, drain := c.Lead.Seconds(), c.Drain.Seconds()
-	if growth := l.forInflow - c.working(h, now.At, n); growth >= 0 {
+	growth := l.forInflow - c.working(h, now.At, n)
+	switch {
+	case l.spent && !l.growing:
+		return n
+	case l.guessed: // that what comes until then will be late, on top of it, is too much
+		l.forBacklog += math.Max(0, growth) * lead / drain
+	case growth >= 0:
 		// The share of what comes that is not worked on until then has waited for
 		// all of that time, and has so much less of the target left.
 		left := drain
@@ -150,7 +164,7 @@ func (c Config) missing(h History, now Measurement, l load, n int) int {
 			left = math.Max(leastLeft*drain, drain-growth/l.forInflow*lead)
 		}
 		l.forBacklog += growth * lead / left
-	} else {
+	default:
 		l.forBacklog = math.Min(l.forBacklog, math.Max(0, l.behind+growth*lead/drain))
 	}
 	all, _ := c.within(now, l, c.workers(l, -slack, tolerable))
@@ -198,10 +212,14 @@ func (c Config) tooFew(h History, d Decision) int {
 }
 
 // workers is the formula, for a load that is larger by a share of itself, with
-// room so that no more than another share of records waits for too long.
+// room so that no more than another share of records waits for too long. By a
+// guess there are no more than half as many again as records that wait.
 func (c Config) workers(l load, more, late float64) int {
 	n := int(math.Ceil((l.forInflow+l.forBacklog)*(1+more) - 1e-9))
-	if c.Keyed {
+	switch {
+	case l.guessed:
+		return int(math.Min(float64(n), math.Ceil(1.5*float64(l.backlog)/float64(c.Concurrency))))
+	case c.Keyed:
 		return n
 	}
 	return c.forWaits(l, n, late)

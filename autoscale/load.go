@@ -14,7 +14,10 @@ type load struct {
 	outflow      float64
 	busy         bool          // something waits, or has come since the last look
 	workTime     time.Duration // 0 if it was never known
-	guessed      bool          // it was never known, and could not be
+	guessed      bool          // it was never known
+	spent        bool          // and workers have had the time to show it
+	few          bool          // little waits: half of the workers might do
+	growing      bool          // more comes than is done, since then
 	residual     float64       // seconds that a record in work goes on taking
 	jumped       bool          // more comes than a moment ago
 	rising       float64       // by what inflow grows, as a factor; it is in what follows
@@ -31,7 +34,8 @@ type load struct {
 }
 
 // guess is the part of the drain target that a record is taken to take while nobody
-// can know: a worker for each ten that wait.
+// can know: a worker for each ten that wait. That is for a first burst. Once
+// workers have had the time to work, what comes in brings none any more by a guess.
 const guess = 10
 
 // loadOf works out the load at the last look of h.
@@ -42,8 +46,9 @@ func loadOf(c Config, h History) load {
 		l.workTime = h.Decisions[len(h.Decisions)-1].WorkTime
 	}
 	wokenAt := h.wokenAt()
-	if l.workTime <= 0 && (now.Workers == 0 || now.At.Sub(wokenAt) < c.Lead) {
+	if l.workTime <= 0 {
 		l.workTime, l.guessed = c.Drain/guess, true
+		l.spent = now.At.Sub(wokenAt) >= c.Lead && (now.Workers > 0 || !wokenAt.IsZero())
 	}
 	l.known = len(now.Partitions) > 0
 	l.residual = c.residual(l.workTime.Seconds(), now.WorkSpread)
@@ -72,6 +77,9 @@ func loadOf(c Config, h History) load {
 		l.inflow += rate.in
 		l.outflow += rate.out
 		in := seconds * rate.in * l.rising
+		if l.spent {
+			in = 0
+		}
 		behind := seconds * float64(backlogs[i]) * waits / drain
 		l.inWorkers += in
 		l.behind += behind
@@ -90,10 +98,31 @@ func loadOf(c Config, h History) load {
 		p := now.Partitions[i]
 		l.busy = l.busy || rate.in > 0 && !p.Paused && !p.Elsewhere
 	}
-	if !c.Keyed {
+	if l.spent {
+		half := (now.Workers + 1) / 2 * c.Concurrency
+		l.few = l.backlog <= int64(half) || float64(l.backlog) <= patience*drain*l.outflow
+		l.growing = growing(h.since(wokenAt.Add(c.Lead)), counts, 2*c.Lead)
+	}
+	if !c.Keyed && !l.guessed {
 		l.hot = hot(h.Looks, counts, seconds)
 	}
 	return l
+}
+
+// growing tells whether less than half of what came in a span was done, and some was:
+// where commits are rare, a little less says nothing, and what stands still is not
+// helped by more.
+func growing(looks []Measurement, counts []bool, span time.Duration) bool {
+	if looks[len(looks)-1].At.Sub(looks[0].At) < span {
+		return false
+	}
+	in, out := 0.0, 0.0
+	for i, rate := range rates(looks, span) {
+		if counts[i] {
+			in, out = in+rate.in, out+rate.out
+		}
+	}
+	return out > 0 && out < in/2
 }
 
 // partitions goes through them: what waits in each, and which ones the load is made of.

@@ -38,16 +38,16 @@ func (c Config) pace(h History, d Decision, l load, missing int) (int, keep) {
 			}
 			return min(n, c.Max), heldUnknown
 		}
-	case l.busy && (l.workTime <= 0 || l.guessed && missing <= n):
-		return min(max(n, c.floor()), c.Max), heldWorkTime
 	case l.stuck:
 		return min(max(n, 1), c.Max), heldStuck
+	case l.busy && l.guessed && missing <= n && d.enough >= n:
+		return min(max(n, c.floor()), c.Max), heldWorkTime
 	}
 	if missing > n {
 		return c.raise(h, d, n, missing)
 	}
 	if d.enough < n {
-		return c.lower(h, d, n)
+		return c.lower(h, d, l, n)
 	}
 	return n, follows
 }
@@ -79,8 +79,33 @@ func (c Config) waits(from, to int) time.Duration {
 	return time.Duration(float64(c.DownAfter) * math.Min(mostPatient, math.Max(0.5, 0.2/step)))
 }
 
+// rest lets those go who have nothing to do: all at once when idle. Where that is
+// long, all but one go before.
+func (c Config) rest(h History, d Decision, n int) (int, keep) {
+	idle, to := d.At.Sub(d.BusyAt), max(c.Min, 1)
+	if c.Min == 0 {
+		if idle >= c.Idle {
+			return 0, follows
+		}
+		if n == 1 || c.Idle < 2*c.DownAfter || c.Idle-idle < c.DownAfter/2 {
+			return n, heldIdle
+		}
+	}
+	if h.neededFor(d.At, c.waits(n, to)) > to {
+		return n, heldDown
+	}
+	to, kept := c.step(h, d, n, to, c.waits(n, to))
+	if kept == follows && c.Min == 0 {
+		kept = heldIdle
+	}
+	return to, kept
+}
+
 // lower goes down by the largest step that has waited for long enough, if it is time.
-func (c Config) lower(h History, d Decision, n int) (int, keep) {
+func (c Config) lower(h History, d Decision, l load, n int) (int, keep) {
+	if l.known && !l.busy && d.enough <= c.Min && d.ForInflow < 1e-9 {
+		return c.rest(h, d, n)
+	}
 	to, waited := n, time.Duration(0)
 	for fewer := d.enough; fewer < n && to == n; fewer++ {
 		if waits := c.waits(n, fewer); h.neededFor(d.At, waits) <= fewer {
@@ -90,19 +115,17 @@ func (c Config) lower(h History, d Decision, n int) (int, keep) {
 	if to == n {
 		return n, heldDown
 	}
-	wait := heldDown
-	if to == 0 && d.At.Sub(d.BusyAt) < c.Idle {
-		to, wait = min(1, n), heldIdle
-		if n == 1 {
-			return n, heldIdle
-		}
-	}
+	return c.step(h, d, n, to, waited)
+}
+
+// step goes down to a number that was enough for a while, if that is to be now.
+func (c Config) step(h History, d Decision, n, to int, waited time.Duration) (int, keep) {
 	last := h.lastChange(func(Decision) bool { return true })
 	// Who has just begun to look, and found workers, does not know yet what was
 	// needed before.
 	found := last == nil || last.From > 0
 	if last != nil && d.At.Sub(last.At) < waited || to > 0 && found && d.At.Sub(d.Since) < c.DownAfter {
-		return n, wait
+		return n, heldDown
 	}
 	if !c.affords(h, d.At, n, to) {
 		return n, heldBudget

@@ -57,7 +57,7 @@ func TestAGuessIsForgotten(t *testing.T) {
 	s.says(s.last.Workers, "at a guessed 1s each")
 	held := s.last.Workers
 	s.run(time.Minute, 1, 0)
-	s.says(held, "nobody knows yet how long one takes")
+	s.says(held, "held until it is known how long a record takes, guessed at 1s")
 	s.look.WorkTime = 50 * time.Millisecond
 	for i := range s.look.Partitions {
 		s.look.Partitions[i].Backlog = 0

@@ -18,7 +18,7 @@ func (d Decision) reason(c Config, now Measurement, l load, why bound, kept keep
 	case heldFloor:
 		fmt.Fprintf(&b, "the floor, the broker has not told what waits for %s", spoken(d.At.Sub(d.KnownAt)))
 	case heldWorkTime:
-		fmt.Fprintf(&b, "held, %s wait but nobody knows yet how long one takes", count(d.Backlog))
+		fmt.Fprintf(&b, "held until it is known how long a record takes, guessed at %s; %s not done", spoken(l.workTime), count(d.Backlog))
 	case heldStuck:
 		b.WriteString("held, nothing of what waits moves, and more workers would not help")
 	default:
@@ -28,11 +28,19 @@ func (d Decision) reason(c Config, now Measurement, l load, why bound, kept keep
 	case heldUp:
 		fmt.Fprintf(&b, "; wants %d, but raised less than %s ago", d.Wanted, spoken(c.UpEvery))
 	case heldDown:
-		fmt.Fprintf(&b, "; %d would do, but not for %s yet", d.enough, spoken(c.waits(d.From, d.enough)))
+		if span := spoken(c.waits(d.From, d.enough)); d.needed > d.enough {
+			fmt.Fprintf(&b, "; %d would do, but %d were needed within the last %s", d.enough, d.needed, span)
+		} else {
+			fmt.Fprintf(&b, "; %d would do, but not for %s yet", d.enough, span)
+		}
 	case heldBudget:
 		fmt.Fprintf(&b, "; wants %d, but of %d rebalances an hour too few are left for that", d.Wanted, c.Rebalances)
 	case heldIdle:
-		fmt.Fprintf(&b, "; the last one stays until idle for %s", spoken(c.Idle))
+		who := "they stay"
+		if d.Workers == 1 {
+			who = "the last one stays"
+		}
+		fmt.Fprintf(&b, "; %s until idle for %s", who, spoken(c.Idle))
 	}
 	if len(d.Poisoned) > 0 {
 		fmt.Fprintf(&b, "; left out as poisoned: %s", partitions(d.Poisoned))
@@ -48,6 +56,14 @@ func (d Decision) reason(c Config, now Measurement, l load, why bound, kept keep
 
 // because gives the formula with its numbers.
 func (d Decision) because(b *strings.Builder, c Config, now Measurement, l load, why bound) {
+	if l.spent && l.busy {
+		said := "little waits, and it is not known how long a record takes: fewer are tried"
+		if l.growing && d.Workers >= d.From {
+			said = fmt.Sprintf("%s wait, and more come than are done, at a guessed %s each", count(d.Backlog), spoken(l.workTime))
+		}
+		b.WriteString(said)
+		return
+	}
 	if d.ForInflow == 0 && d.ForBacklog == 0 {
 		b.WriteString("nothing to do")
 	} else {
