@@ -64,8 +64,10 @@ func (v *visit) park(w http.ResponseWriter, r *http.Request, sub subscription) b
 		extra.Add(zap.Bool("osmosis_parked", true)) // the line's duration and size are those until now
 	}
 	p := &parked{conn: conn, sub: sub, settings: v.settings, release: v.held.handOver(), logger: v.logger, stream: v.claims.ID}
-	if from, ok := r.Context().Value(http.ServerContextKey).(*http.Server); ok && buffers.Reader.Buffered() == 0 {
-		p.server = weak.Make(from) // what the client has sent ahead is lost, and no request could follow it
+	// What the client has sent ahead is lost, and no request could follow it.
+	last := r.Close || hasToken(w.Header(), "Connection", "close") || buffers.Reader.Buffered() > 0
+	if from, ok := r.Context().Value(http.ServerContextKey).(*http.Server); ok && !last {
+		p.server = weak.Make(from)
 	}
 	go p.serve()
 	return true

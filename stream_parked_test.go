@@ -161,6 +161,40 @@ func TestParkedConnectionIsKept(t *testing.T) {
 	})
 }
 
+// A client that wants no other answer on the connection, or was told that there
+// is none, may read up to the end of the connection.
+func TestParkedConnectionIsClosed(t *testing.T) {
+	closes := &headers.Handler{Response: &headers.RespHeaderOps{HeaderOps: &headers.HeaderOps{Set: http.Header{"Connection": {"close"}}}}}
+	for name, test := range map[string]struct {
+		around caddyhttp.MiddlewareHandler
+		send   []string // headers
+	}{
+		"the client's wish":  {send: []string{"Connection", "close"}},
+		"the server's words": {around: closes},
+	} {
+		t.Run(name, func(t *testing.T) {
+			virtually(t, func(t *testing.T, s *gateway) {
+				s.around = test.around
+				c := s.accept()
+				conn, err := s.network.DialContext(t.Context(), "tcp", siteHost)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer conn.Close()
+				if err := s.request(http.MethodGet, s.path(c), append(test.send, "Accept", "text/event-stream")...).Write(conn); err != nil {
+					t.Fatal(err)
+				}
+				time.AfterFunc(parkAfter+time.Second, func() { s.reply(c, record.Reply{Body: []byte("last")}) })
+				begun := time.Now()
+				got, err := io.ReadAll(conn)
+				if took := time.Since(begun); err != nil || !strings.HasSuffix(string(got), "\r\n0\r\n\r\n") || took > parkAfter+2*time.Second {
+					t.Errorf("after %s %v %q", took, err, got)
+				}
+			})
+		})
+	}
+}
+
 // A wish that comes when the connection is the server's again leaves it alone.
 func TestParkedIsWokenLate(t *testing.T) {
 	ours, theirs := net.Pipe()
