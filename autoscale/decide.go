@@ -36,8 +36,9 @@ type Decision struct {
 	// Reason says all this in a sentence.
 	Reason string
 
-	enough int   // what was enough: for a while the number is not lowered below it
-	needed int   // the most that was, for as long as that is looked back
+	enough int // what was enough: for a while the number is not lowered below it
+	needed int // the most that was, for as long as fewer have to be
+	waits  time.Duration
 	why    bound // what kept it from the formula, and from following it at once
 	kept   keep
 }
@@ -135,7 +136,8 @@ func Decide(c Config, h History) Decision {
 	if d.From == 0 && d.Workers > 0 {
 		d.LookAgain = quick
 	}
-	d.needed = h.neededFor(d.At, c.waits(d.From, d.enough))
+	d.waits = c.waits(d.From, d.enough, l.guessed && l.busy)
+	d.needed = h.neededFor(d.At, d.waits)
 	d.Reason = d.reason(c, now, l, why, kept)
 	return d
 }

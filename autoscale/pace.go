@@ -73,8 +73,11 @@ const mostPatient = 4
 
 // waits is how long fewer must have been enough. What a step down saves has to be
 // worth its rebalance: one of a fifth waits for as long as is configured, a
-// smaller one for longer, and a large one for half of that.
-func (c Config) waits(from, to int) time.Duration {
+// smaller one for longer, and a large one for half of that unless it is a try.
+func (c Config) waits(from, to int, try bool) time.Duration {
+	if try {
+		return c.DownAfter
+	}
 	step := float64(from-to) / float64(from)
 	return time.Duration(float64(c.DownAfter) * math.Min(mostPatient, math.Max(0.5, 0.2/step)))
 }
@@ -91,10 +94,11 @@ func (c Config) rest(h History, d Decision, n int) (int, keep) {
 			return n, heldIdle
 		}
 	}
-	if h.neededFor(d.At, c.waits(n, to)) > to {
+	waits := c.waits(n, to, false)
+	if h.neededFor(d.At, waits) > to {
 		return n, heldDown
 	}
-	to, kept := c.step(h, d, n, to, c.waits(n, to))
+	to, kept := c.step(h, d, n, to, waits)
 	if kept == follows && c.Min == 0 {
 		kept = heldIdle
 	}
@@ -108,7 +112,7 @@ func (c Config) lower(h History, d Decision, l load, n int) (int, keep) {
 	}
 	to, waited := n, time.Duration(0)
 	for fewer := d.enough; fewer < n && to == n; fewer++ {
-		if waits := c.waits(n, fewer); h.neededFor(d.At, waits) <= fewer {
+		if waits := c.waits(n, fewer, l.guessed); h.neededFor(d.At, waits) <= fewer {
 			to, waited = fewer, waits
 		}
 	}

@@ -93,7 +93,7 @@ func TestASmallStepDownWaitsForLonger(t *testing.T) {
 		from, to int
 		want     time.Duration
 	}{{10, 8, 30 * time.Second}, {10, 9, time.Minute}, {100, 99, 2 * time.Minute}, {10, 5, 15 * time.Second}, {10, 0, 15 * time.Second}} {
-		if got := c.waits(step.from, step.to).Round(time.Millisecond); got != step.want {
+		if got := c.waits(step.from, step.to, false).Round(time.Millisecond); got != step.want {
 			t.Errorf("from %d to %d after %s, not %s", step.from, step.to, got, step.want)
 		}
 	}

@@ -28,7 +28,7 @@ func (d Decision) reason(c Config, now Measurement, l load, why bound, kept keep
 	case heldUp:
 		fmt.Fprintf(&b, "; wants %d, but raised less than %s ago", d.Wanted, spoken(c.UpEvery))
 	case heldDown:
-		if span := spoken(c.waits(d.From, d.enough)); d.needed > d.enough {
+		if span := spoken(d.waits); d.needed > d.enough {
 			fmt.Fprintf(&b, "; %d would do, but %d were needed within the last %s", d.enough, d.needed, span)
 		} else {
 			fmt.Fprintf(&b, "; %d would do, but not for %s yet", d.enough, span)
@@ -95,6 +95,8 @@ func (d Decision) because(b *strings.Builder, c Config, now Measurement, l load,
 		b.WriteString("; at least one while something is there")
 	case l.catchingUp > 0 && d.Wanted > can:
 		fmt.Fprintf(b, "; a partition has one worker at most; %d more so that little has to wait beside one that catches up", d.Wanted-can)
+	case l.guessed && d.Wanted < can:
+		b.WriteString("; no more than half as many again as wait")
 	case d.Wanted < formula:
 		b.WriteString("; a partition has one worker at most")
 	case d.Wanted > formula:
