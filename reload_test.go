@@ -57,6 +57,7 @@ func TestReload(t *testing.T) {
 		t.Errorf("%+v", e)
 	}
 	l.ends()
+	h.client.CloseIdleConnections() // the stream's was the old server's
 	h.do("POST", "/orders").want(t, 202)
 }
 
@@ -120,5 +121,6 @@ func TestReloadFails(t *testing.T) {
 		t.Error("loaded")
 	}
 	h.eventually("one hub", func() bool { return pooled() == 3 })
+	h.client.CloseIdleConnections() // they may be those of the server that did not come to be
 	h.do("POST", "/orders").want(t, 202)
 }

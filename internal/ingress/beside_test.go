@@ -66,6 +66,7 @@ func TestCallsBeside(t *testing.T) {
 					for i := range 100 { // every partition has its producer id
 						w.must(fmt.Sprint(i), "before")
 					}
+					synctest.Wait() // until no call is under way
 					d := &departures{start: time.Now(), takes: test.takes}
 					w.link.onRequest(d.request)
 					var all []<-chan error
@@ -97,9 +98,15 @@ func TestCallsBeside(t *testing.T) {
 func TestSharedRecordsGoWhereNoCallIs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 6, Config{}, three()...)
+		for partition := range int32(6) { // kfake's choice may leave a broker without any
+			if err := w.MoveTopicPartition("orders", partition, partition%3); err != nil {
+				t.Fatal(err)
+			}
+		}
 		for i := range 100 {
 			w.must(fmt.Sprint(i), "before")
 		}
+		synctest.Wait() // until no call is under way
 		d := &departures{start: time.Now(), takes: []time.Duration{time.Second, time.Second}}
 		w.link.onRequest(d.request)
 		for range 2 {
