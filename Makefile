@@ -12,9 +12,9 @@ MODULE := github.com/osmosis-gateway/caddy-osmosis
 GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 XCADDY   := github.com/caddyserver/xcaddy/cmd/xcaddy@v0.4.5
 
-# How long each fuzz target runs. There are some twenty, and all steps together
+# How long each fuzz target runs. There are some thirty, and all steps together
 # have to fit into twenty minutes of two cores with nothing compiled before.
-FUZZTIME ?= 3s
+FUZZTIME ?= 2s
 
 # Tests against real things (Kafka, Chromium, processes) stand in files with the
 # build tag e2e.

@@ -33,7 +33,7 @@ func TestBenchmarksOnRealKafka(t *testing.T) {
 			rows: []string{"franz-go clients, no HTTP", "**Osmosis**", "net/http, franz-go", "kafka-go Writer"},
 		},
 		{
-			name: "streams", flags: []string{"-rounds", "1", "-streams", "50", "-few", "5", "-replies", "100"}, profile: "-heap", tables: 2,
+			name: "streams", flags: []string{"-rounds", "1", "-streams", "50", "-few", "5", "-replies", "100", "-settle", "200ms"}, profile: "-heap", tables: 2,
 			rows: []string{"**Osmosis**", "net/http, franz-go", "Caddy, a stream on which nothing comes"},
 		},
 		{

@@ -21,10 +21,6 @@ const (
 	perAddress = 500
 	// patience bounds every wait.
 	patience = 60 * time.Second
-	// settling is how long streams are open and quiet before they count as idle,
-	// and how long the process must not have given memory back before what it has is
-	// told: Go's runtime returns bit by bit what opening the streams took.
-	settling = 5 * time.Second
 	// rest is how long a crowd is watched doing nothing.
 	rest = 2 * time.Second
 )
@@ -83,10 +79,11 @@ func gather(ctx context.Context, r *rig.Rig, kafka string, kind rig.Kind, count 
 	return c, c.settle(ctx)
 }
 
-// settle waits until the process has the memory that it keeps.
+// settle waits until the process has the memory that it keeps: Go's runtime
+// returns bit by bit what opening the streams took.
 func (c *crowd) settle(ctx context.Context) error {
 	for began := time.Now(); ; {
-		if err := c.wait(ctx, settling); err != nil {
+		if err := c.wait(ctx, *settle); err != nil {
 			return err
 		}
 		before := c.after.Resident

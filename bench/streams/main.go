@@ -23,6 +23,7 @@ var (
 	many    = flag.Int("streams", 20_000, "open streams; fewer where the limit of open files of a process is lower")
 	few     = flag.Int("few", 100, "open streams of the process that replies are compared with")
 	rounds  = flag.Int("rounds", 3, "rounds; figures of replies are medians over them")
+	settle  = flag.Duration("settle", 5*time.Second, "how long streams are quiet, and no memory is given back, before it is measured")
 	replies = flag.Int("replies", 10_000, "replies in a round")
 	heap    = flag.String("heap", "", "with all streams of Osmosis open and idle, write its heap profile to this `file` and print its top")
 	profile = flag.String("profile", "", "after the rounds, have Osmosis with many streams pass on replies for 10 s, write its CPU profile to this `file` and print its top")
