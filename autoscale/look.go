@@ -91,8 +91,9 @@ func (s *Survey) look(watches []*Watch) {
 	}
 	s.detail(watches, now)
 	for _, w := range watches {
-		w.hand(w.measure(now))
+		m := w.measure(now)
 		w.report(s.config.Logger, now)
+		w.hand(m)
 	}
 }
 

@@ -361,7 +361,6 @@ func (c *cluster) remake(name string, partitions int32) {
 	c.topic(name, partitions)
 }
 
-// A lag of markers alone comes to nothing.
 // Who is told that it is not known what waits is told why.
 func TestSurveySaysWhyItIsNotKnown(t *testing.T) {
 	for why, spoil := range map[string]func(c *cluster){
