@@ -131,23 +131,19 @@ func known(n int) *int {
 // report says how it stands.
 func (s *scaling) report() scaleReport {
 	status := s.Status()
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	r := scaleReport{
 		Topic: status.Topic, Group: status.Group,
 		Deciding: status.Deciding, Generation: status.Generation, DryRun: status.DryRun,
 		Running: known(status.Running), Decisions: make([]scaleDecision, 0, len(status.Decisions)),
 	}
-	if n := len(s.users); n > 0 {
-		limits := s.users[n-1].settings.Config
-		r.Min, r.Max = limits.Min, limits.Max
-	}
+	settings, _ := s.holds()
+	r.Min, r.Max = settings.Config.Min, settings.Config.Max
 	if status.Deciding && !status.Last.At.IsZero() {
 		if status.Oldest >= 0 {
 			seconds := status.Oldest.Seconds()
 			r.OldestSeconds = &seconds
 		}
-		r.Desired, r.Members = &status.Last.Workers, known(s.members)
+		r.Desired, r.Members = &status.Last.Workers, known(int(s.members.Load()))
 		r.scaleFigures, r.Reason = figures(status.Last), status.Last.Reason
 	}
 	for _, d := range status.Decisions {

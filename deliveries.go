@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -21,19 +19,11 @@ import (
 // a configuration says of them is changed in place.
 var deliveries = caddy.NewUsagePool()
 
-// delivery is one of them. Several configurations may use it at once, while one
-// takes over from the other: what the last one says holds.
+// delivery is one of them.
 type delivery struct {
 	*deliver.Delivery
+	said[deliver.Options]
 	insideKey string
-
-	mu    sync.Mutex
-	users []deliveryUser
-}
-
-type deliveryUser struct {
-	app     *App
-	options deliver.Options
 }
 
 // Destruct leaves the group.
@@ -43,34 +33,11 @@ func (d *delivery) Destruct() error {
 	return err
 }
 
-// use lets a configuration say how to deliver.
-func (d *delivery) use(app *App, o deliver.Options) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.users = append(d.users, deliveryUser{app, o})
-	d.Use(o)
-}
-
-// leave takes back what a configuration said. The one before counts again where
-// a reload has failed.
-func (d *delivery) leave(app *App) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.users = slices.DeleteFunc(d.users, func(u deliveryUser) bool { return u.app == app })
-	if n := len(d.users); n > 0 {
-		d.Use(d.users[n-1].options)
-	}
-}
-
 // concurrency is how many tries run at once by what the last configuration says,
 // where no scaler has a word in it.
 func (d *delivery) concurrency() int {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if n := len(d.users); n > 0 {
-		return d.users[n-1].options.Concurrency
-	}
-	return 0
+	o, _ := d.holds()
+	return o.Concurrency
 }
 
 // addDelivery notes what a route has delivered.
@@ -121,13 +88,11 @@ func (a *App) newDelivery(d *Deliver) (*delivery, error) {
 		return nil, err
 	}
 	i := value.(*inside)
-	return &delivery{
-		insideKey: a.plan.insideKey,
-		Delivery: deliver.New(deliver.Config{
-			Broker: i.client, Producer: a.repliesTo(i), Topic: d.topic, Group: d.Group, Control: controlTopic,
-			Logger: a.logger.Named("deliver"),
-		}, d.options()),
-	}, nil
+	delivers := deliver.New(deliver.Config{
+		Broker: i.client, Producer: a.repliesTo(i), Topic: d.topic, Group: d.Group, Control: controlTopic,
+		Logger: a.logger.Named("deliver"),
+	}, d.options())
+	return &delivery{Delivery: delivers, said: said[deliver.Options]{apply: delivers.Use}, insideKey: a.plan.insideKey}, nil
 }
 
 // stopDeliveries lets go of them.

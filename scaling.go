@@ -4,7 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -48,24 +48,15 @@ func (l *leaseEntry) Destruct() error {
 	return l.letGo()
 }
 
-// scaling is the loop that scales one topic and group. Several configurations
-// may use it at once, while one takes over from the other: what the last one
-// says holds.
+// scaling is the loop that scales one topic and group.
 type scaling struct {
 	*autoscale.Loop
+	said[autoscale.Settings]
 	topic, group string
 	began        time.Time
 	watch        *autoscale.Watch
+	members      atomic.Int64 // of the consumer group, as seen last
 	needs
-
-	mu      sync.Mutex
-	users   []scalingUser
-	members int // of the consumer group, as seen last
-}
-
-type scalingUser struct {
-	app      *App
-	settings autoscale.Settings
 }
 
 // Destruct stops deciding, and waits for the workers that are this process' own.
@@ -77,28 +68,7 @@ func (s *scaling) Destruct() error {
 
 // told takes note of what a decision does not say.
 func (s *scaling) told(_ autoscale.Decision, m autoscale.Measurement) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.members = m.Members
-}
-
-// use lets a configuration say within which limits to scale.
-func (s *scaling) use(app *App, settings autoscale.Settings) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.users = append(s.users, scalingUser{app, settings})
-	s.Use(settings)
-}
-
-// leave takes back what a configuration said. The one before counts again where
-// a reload has failed.
-func (s *scaling) leave(app *App) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.users = slices.DeleteFunc(s.users, func(u scalingUser) bool { return u.app == app })
-	if n := len(s.users); n > 0 {
-		s.Use(s.users[n-1].settings)
-	}
+	s.members.Store(int64(m.Members))
 }
 
 // startScaling begins to scale, or goes on with what the configuration before
@@ -143,7 +113,8 @@ func (a *App) startOne(s *Scale) error {
 
 // newScaling makes a loop, and what it needs where that is not there.
 func (a *App) newScaling(s *Scale, settings autoscale.Settings, start func() autoscale.Crew) (*scaling, error) {
-	made := &scaling{topic: s.Topic, group: s.Group, began: time.Now(), members: autoscale.Unknown}
+	made := &scaling{topic: s.Topic, group: s.Group, began: time.Now()}
+	made.members.Store(autoscale.Unknown)
 	c := autoscale.LoopConfig{Topic: s.Topic, Group: s.Group, Logger: a.logger.Named("scale"), Told: made.told}
 	value, err := made.take(surveys, a.plan.brokerKey, a.newSurvey)
 	if err != nil {
@@ -163,6 +134,7 @@ func (a *App) newScaling(s *Scale, settings autoscale.Settings, start func() aut
 		c.Source = &ownShare{Source: c.Source, tries: tries}
 	}
 	made.Loop = autoscale.NewLoop(c, settings)
+	made.apply = made.Loop.Use
 	return made, nil
 }
 
