@@ -182,8 +182,14 @@ func TestWorkersStopTogether(t *testing.T) {
 // would be there twice.
 func TestWhoDoesNotDecideTellsLittle(t *testing.T) {
 	virtually(t, func(t *testing.T, s *gateway) {
-		app := s.running(&Scale{Topic: testTopic, Group: testTopic, scaler: rehearsal("a")})
-		after(0) // it has looked, and has not joined the group yet
+		scale := &Scale{Topic: testTopic, Group: testTopic, scaler: rehearsal("a")}
+		other, err := s.app.newLease(scale)
+		if err != nil {
+			t.Fatal(err)
+		}
+		after(moment)
+		app := s.running(scale)
+		after(moment)
 		told := 0
 		for name := range scrape(t) {
 			if strings.HasPrefix(name, "osmosis_scale_") {
@@ -193,8 +199,10 @@ func TestWhoDoesNotDecideTellsLittle(t *testing.T) {
 		if told != 2 {
 			t.Errorf("tells of %d figures, want those of running and deciding", told)
 		}
-		if err := app.Cleanup(); err != nil {
-			t.Error(err)
+		for _, end := range []func() error{app.Cleanup, other.Destruct} {
+			if err := end(); err != nil {
+				t.Error(err)
+			}
 		}
 		notes.lines = nil
 	})
