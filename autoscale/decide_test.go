@@ -161,6 +161,15 @@ func TestUnknownIsNeverZero(t *testing.T) {
 	s.run(9*time.Minute, 0.1, 0.1)
 	s.says(held, "held")
 
+	// Where nobody works it brings one worker, if it lasts.
+	s = newScene(t, Config{Hold: 10 * time.Minute}, 4, 0)
+	s.run(time.Minute, 0, 0)
+	s.look.Partitions[3] = Partition{Backlog: Unknown, Produced: Unknown, Done: Unknown}
+	s.run(9*time.Minute+50*time.Second, 0, 0)
+	s.says(0, "held")
+	s.run(time.Minute, 0, 0)
+	s.says(1, "the floor, the broker has not told what waits for 10m")
+
 	// Who has never known anything does not stop what is running.
 	s = newScene(t, Config{}, 2, 7)
 	s.look.Partitions[0].Backlog, s.look.Partitions[1].Backlog = Unknown, Unknown
