@@ -19,6 +19,14 @@ FUZZTIME ?= 2s
 # Tests against real things (Kafka, Chromium, processes) stand in files with the
 # build tag e2e.
 E2E = $(shell grep -rl --include='*_test.go' '^//go:build.*e2e' .)
+E2E_DIRS = $(sort $(patsubst %/,%,$(dir $(E2E))))
+E2E_TEST = go test -tags e2e -count 1 -p 2 -timeout 15m \
+	-run "^($$(grep -hoE '^func Test[A-Z]\w*' $(E2E) | grep -vx 'func TestMain' | cut -c6- | paste -sd'|'))$$"
+
+# Of these the tests hold what they test in their own process. The others build
+# the gateway with the race detector and run it; their own clients do without,
+# since they would take longer than all that they watch.
+INSIDE = ./autoscale ./autoscale/% ./internal/%
 
 STEPS := tools tidy-check vet rooms lint cross test-race fuzz e2e xcaddy
 
@@ -67,9 +75,8 @@ fuzz: ## every fuzz target for FUZZTIME
 	@.ci/fuzz $(FUZZTIME)
 
 e2e: ## the tests against a real Kafka, a real browser, real processes
-	go test -tags e2e -race -count 1 -p 2 -timeout 15m \
-		-run "^($$(grep -hoE '^func Test[A-Z]\w*' $(E2E) | grep -vx 'func TestMain' | cut -c6- | paste -sd'|'))$$" \
-		$$(dirname $(E2E) | sort -u)
+	$(E2E_TEST) -race $(filter $(INSIDE),$(E2E_DIRS))
+	$(E2E_TEST) $(filter-out $(INSIDE),$(E2E_DIRS))
 
 xcaddy: ## a Caddy built from this checkout with xcaddy, and the examples through it
 	@.ci/xcaddy $(XCADDY) $(MODULE)
