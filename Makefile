@@ -23,9 +23,9 @@ E2E_DIRS = $(sort $(patsubst %/,%,$(dir $(E2E))))
 E2E_TEST = go test -tags e2e -count 1 -p 2 -timeout 15m \
 	-run "^($$(grep -hoE '^func Test[A-Z]\w*' $(E2E) | grep -vx 'func TestMain' | cut -c6- | paste -sd'|'))$$"
 
-# Of these the tests hold what they test in their own process. The others build
-# the gateway with the race detector and run it; their own clients do without,
-# since they would take longer than all that they watch.
+# Of these the tests hold what they test in their own process. The others run the
+# gateway, which is built once and has the race detector in it; their own clients
+# do without, since they would take longer than all that they watch.
 INSIDE = ./autoscale ./autoscale/% ./internal/%
 
 STEPS := tools tidy-check vet rooms lint cross test-race fuzz e2e xcaddy
@@ -76,6 +76,8 @@ fuzz: ## every fuzz target for FUZZTIME
 
 e2e: ## the tests against a real Kafka, a real browser, real processes
 	$(E2E_TEST) -race $(filter $(INSIDE),$(E2E_DIRS))
+	@programs=$$(mktemp -d); trap 'rm -rf "$$programs"' EXIT; export OSMOSIS_TEST_PROGRAMS=$$programs; set -x; \
+	go build -race -o $$programs/osmosis ./cmd/osmosis; \
 	$(E2E_TEST) $(filter-out $(INSIDE),$(E2E_DIRS))
 
 xcaddy: ## a Caddy built from this checkout with xcaddy, and the examples through it

@@ -13,6 +13,7 @@ import (
 // TestBenchmarksOnRealKafka runs every benchmark with tiny figures, so that
 // they go on working. What they measure is not looked at.
 func TestBenchmarksOnRealKafka(t *testing.T) {
+	programs := t.TempDir()
 	for _, b := range []struct {
 		name    string
 		flags   []string
@@ -46,7 +47,7 @@ func TestBenchmarksOnRealKafka(t *testing.T) {
 		},
 	} {
 		t.Run(b.name, func(t *testing.T) {
-			args := append([]string{"run", "./" + b.name}, b.flags...)
+			args := append([]string{"run", "./" + b.name, "-programs", programs}, b.flags...)
 			profile := filepath.Join(t.TempDir(), "profile")
 			if b.profile != "" {
 				args = append(args, b.profile, profile)

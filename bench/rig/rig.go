@@ -15,6 +15,7 @@
 package rig
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -35,8 +36,13 @@ type Rig struct {
 	Out io.Writer
 
 	folder string
-	undo   []func()
+	// programs is where those under test are, and built which of them are of now.
+	programs string
+	built    map[string]bool
+	undo     []func()
 }
+
+var programs = flag.String("programs", "", "the `folder` in which the programs under test are built, and kept for the next benchmark; default: one that goes when this one ends")
 
 // Main parses the flags and runs a benchmark. An interrupt ends it early; in
 // any case all that it started is ended too.
@@ -55,7 +61,7 @@ func begin(run func(context.Context, *Rig) error) error {
 	if err != nil {
 		return fmt.Errorf("make a folder for the benchmark: %w", err)
 	}
-	r := &Rig{Out: os.Stdout, folder: folder}
+	r := &Rig{Out: os.Stdout, folder: folder, programs: cmp.Or(*programs, folder), built: make(map[string]bool)}
 	defer r.end()
 	err = run(ctx, r)
 	if ctx.Err() != nil {
@@ -81,8 +87,11 @@ func (r *Rig) Say(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\
 // build compiles a package of this module and gives the program. Compiling
 // Caddy takes a minute or two the first time, and linking it a few seconds.
 func (r *Rig) build(ctx context.Context, pkg string) (string, error) {
-	program := filepath.Join(r.folder, filepath.Base(pkg))
-	if _, err := os.Stat(program); err == nil {
+	program, err := filepath.Abs(filepath.Join(r.programs, filepath.Base(pkg)))
+	if err != nil {
+		return "", fmt.Errorf("find the folder of the programs: %w", err)
+	}
+	if r.built[program] {
 		return program, nil
 	}
 	mod, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output()
@@ -95,5 +104,6 @@ func (r *Rig) build(ctx context.Context, pkg string) (string, error) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build %s: %w\n%s", pkg, err, out)
 	}
+	r.built[program] = true
 	return program, nil
 }

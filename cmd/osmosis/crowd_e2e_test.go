@@ -11,6 +11,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -57,10 +59,26 @@ type crowd struct {
 	reading sync.WaitGroup
 }
 
+// underLoad gives how many requests are sent while something is killed: few of
+// them, for most of the time is that of what comes back, unless
+// OSMOSIS_TEST_REQUESTS asks for more.
+func underLoad(t *testing.T) int {
+	t.Helper()
+	text := os.Getenv("OSMOSIS_TEST_REQUESTS")
+	if text == "" {
+		return 4_000
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
 // requests lets a crowd send n of them.
-func requests(n int64) func() bool {
+func requests(n int) func() bool {
 	var begun atomic.Int64
-	return func() bool { return begun.Add(1) <= n }
+	return func() bool { return begun.Add(1) <= int64(n) }
 }
 
 // start lets the clients begin. They end with the test at the latest.

@@ -19,6 +19,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/osmosis-gateway/caddy-osmosis/internal/exampletest"
 )
 
 // patience bounds every wait of these tests. It is long because it is no
@@ -33,11 +35,15 @@ func TestMain(m *testing.M) {
 	if err != nil {
 		panic(err)
 	}
-	program = filepath.Join(folder, "osmosis")
-	build := exec.Command("go", "build", "-race", "-o", program, ".")
-	build.Stdout, build.Stderr = os.Stdout, os.Stderr
-	if err := build.Run(); err != nil {
-		panic(err)
+	if programs := os.Getenv(exampletest.Programs); programs != "" {
+		program = filepath.Join(programs, "osmosis")
+	} else {
+		program = filepath.Join(folder, "osmosis")
+		build := exec.Command("go", "build", "-race", "-o", program, ".")
+		build.Stdout, build.Stderr = os.Stdout, os.Stderr
+		if err := build.Run(); err != nil {
+			panic(err)
+		}
 	}
 	code := m.Run()
 	os.RemoveAll(folder)

@@ -40,7 +40,7 @@ func kafkaKilledUnderLoad(t *testing.T, cluster *kafkatest.Cluster, kills int, k
 	// The timeout is shorter than a broker is away, so that there are refusals too.
 	g := newGateway(t, "\t\tkafka "+strings.Join(cluster.Addresses(), " ")+"\n\t\tproduce_timeout 3s"+manyStreams, keyed)
 	g.start()
-	const total = 10_000
+	total := underLoad(t)
 	c := &crowd{URL: g.URL, senders: 64, more: requests(total)}
 	c.start(t)
 	crew(t, cluster.Addresses(), atOnce)

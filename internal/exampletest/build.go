@@ -1,6 +1,7 @@
 package exampletest
 
 import (
+	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
@@ -12,6 +13,21 @@ import (
 func Repository() string {
 	_, file, _, _ := runtime.Caller(0)
 	return filepath.Join(filepath.Dir(file), "..", "..")
+}
+
+// Programs names a folder with the gateway, built with the race detector from
+// this checkout: to link it takes seconds, and most examples want it. Without it
+// each builds its own.
+const Programs = "OSMOSIS_TEST_PROGRAMS"
+
+// Gateway gives the gateway with the race detector in it, from Programs or built
+// into a folder.
+func Gateway(t testing.TB, folder string) string {
+	t.Helper()
+	if programs := os.Getenv(Programs); programs != "" {
+		return filepath.Join(programs, "osmosis")
+	}
+	return Build(t, folder, "cmd/osmosis", "-race")
 }
 
 // Build compiles a program of this repository into a folder and gives the file.

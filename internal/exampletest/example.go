@@ -66,7 +66,7 @@ func New(t testing.TB, name string) *Example {
 	if err := os.WriteFile(e.caddyfile, []byte(site), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	e.gateway = e.Build("cmd/osmosis", "-race")
+	e.gateway = Gateway(t, e.folder)
 	return e
 }
 
@@ -80,18 +80,12 @@ func (e *Example) Build(program string, flags ...string) string {
 }
 
 // StartGateway runs the gateway until the test ends it, and waits until its site
-// answers. Started again it finds the data that it had. A data race in it fails
-// the test.
+// answers. Started again it finds the data that it had.
 func (e *Example) StartGateway() *Process {
 	e.t.Helper()
 	p := Start(e.t, "the gateway", []string{e.gateway, "run", "--config", e.caddyfile},
 		"XDG_DATA_HOME="+e.folder, "XDG_CONFIG_HOME="+e.folder, "HOME="+e.folder,
 		"GOCACHE="+goEnv(e.t, "GOCACHE"), "GOMODCACHE="+goEnv(e.t, "GOMODCACHE")) // for workers that it starts by `go run`
-	e.t.Cleanup(func() {
-		if strings.Contains(p.log.String(), "WARNING: DATA RACE") {
-			e.t.Error("a data race in the gateway: see what it printed")
-		}
-	})
 	p.AwaitSite(e.URL("/"))
 	return p
 }

@@ -47,7 +47,7 @@ func (o *output) String() string {
 
 // Start runs a program at the top of the checkout, with environment besides the
 // test's own. The end of the test kills it, and shows what it printed if the test
-// has failed.
+// has failed, as it does if the process has noticed a data race.
 func Start(t testing.TB, name string, command []string, environment ...string) *Process {
 	t.Helper()
 	return StartIn(t, Repository(), name, command, environment...)
@@ -71,6 +71,9 @@ func StartIn(t testing.TB, folder, name string, command []string, environment ..
 	}()
 	t.Cleanup(func() {
 		p.Kill()
+		if strings.Contains(p.log.String(), "WARNING: DATA RACE") {
+			t.Errorf("a data race in %s: see what it printed", name)
+		}
 		if t.Failed() {
 			t.Logf("%s printed:\n%s", name, p.log.String())
 		}
