@@ -20,6 +20,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 
 	"github.com/osmosis-gateway/caddy-osmosis/internal/broker/kafkatest"
+	"github.com/osmosis-gateway/caddy-osmosis/internal/exampletest"
 )
 
 // TestAKilledGatewayLosesNothingOnTheEmbeddedBroker kills gateway and broker,
@@ -135,7 +136,7 @@ func TestTheSiteOutlivesItsBrokerOnRealKafka(t *testing.T) {
 
 // TestAGatewayStartsWithoutItsBroker begins with an address that nobody listens on.
 func TestAGatewayStartsWithoutItsBroker(t *testing.T) {
-	g := newGateway(t, "\t\tkafka "+freeAddress(t)+"\n\t\tproduce_timeout 1s", route)
+	g := newGateway(t, "\t\tkafka "+exampletest.FreeAddress(t)+"\n\t\tproduce_timeout 1s", route)
 	g.start()
 	response, err := http.Post(g.URL+"/orders", "text/plain", strings.NewReader("x"))
 	if err != nil {

@@ -6,14 +6,11 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -81,30 +78,12 @@ func (s *syncBuffer) String() string {
 	return s.b.String()
 }
 
-// freeAddress gives a loopback address that nobody listens on just now. Its
-// port is from below those that systems serve outgoing connections from: a
-// gateway that is down for a moment would lose such a one to a client.
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	const first, ports = 10_000, 10_000
-	for range 100 {
-		port := strconv.Itoa(first + rand.IntN(ports))
-		l, err := net.Listen("tcp", ":"+port) // as Caddy's sites do
-		if err == nil {
-			l.Close()
-			return net.JoinHostPort("127.0.0.1", port)
-		}
-	}
-	t.Fatal("no free port")
-	return ""
-}
-
 // newGateway writes a Caddyfile: global is what goes into the osmosis block,
 // site what goes into the site's.
 func newGateway(t testing.TB, global, site string) *gateway {
 	t.Helper()
-	g := &gateway{t: t, folder: t.TempDir(), Admin: freeAddress(t)}
-	address := freeAddress(t)
+	g := &gateway{t: t, folder: t.TempDir(), Admin: exampletest.FreeAddress(t)}
+	address := exampletest.FreeAddress(t)
 	g.URL = "http://" + address
 	g.Caddyfile = filepath.Join(g.folder, "Caddyfile")
 	g.configure(global, site)

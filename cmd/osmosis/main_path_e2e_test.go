@@ -14,6 +14,7 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/osmosis-gateway/caddy-osmosis/internal/broker/kafkatest"
+	"github.com/osmosis-gateway/caddy-osmosis/internal/exampletest"
 )
 
 // route queues orders; everything else answers as a site would.
@@ -22,7 +23,7 @@ const route = "\tosmosis /orders orders\n\trespond \"the rest of the site\""
 // embeddedBroker configures the embedded broker on a port of its own, and gives its address.
 func embeddedBroker(t testing.TB) (global, address string) {
 	t.Helper()
-	address = freeAddress(t)
+	address = exampletest.FreeAddress(t)
 	return "\t\tembedded {\n\t\t\tlisten " + address + "\n\t\t}", address
 }
 

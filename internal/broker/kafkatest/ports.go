@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"strconv"
+	"sync/atomic"
 )
 
 // Ports are taken from below the ranges from which systems serve outgoing
@@ -16,23 +17,22 @@ const (
 	ports     = 12_000
 )
 
+// begun counts the ports looked at: none is given twice by one process, since
+// the broker that had it may be down just now.
+var begun atomic.Uint32
+
+func init() { begun.Store(rand.Uint32N(1 << 31)) }
+
 // freePorts finds n ports of the loopback address that nobody listens on.
 func freePorts(n int) ([]int, error) {
-	// All listeners stay open until the last port is found, so none is given twice.
-	var held []net.Listener
-	defer func() {
-		for _, l := range held {
-			l.Close()
-		}
-	}()
 	var found []int
 	for range 100 * n {
-		port := firstPort + rand.IntN(ports)
+		port := firstPort + int(begun.Add(1)%ports)
 		l, err := net.Listen("tcp", address(port))
 		if err != nil {
 			continue
 		}
-		held = append(held, l)
+		l.Close()
 		if found = append(found, port); len(found) == n {
 			return found, nil
 		}
