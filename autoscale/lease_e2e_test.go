@@ -34,6 +34,7 @@ func awaitHeld(t *testing.T, l *GroupLease, want bool) int32 {
 // A lease on a real Kafka: kept when others come, handed over, taken over from
 // one that is cut off, and back after the broker was.
 func TestLeaseOnRealKafka(t *testing.T) {
+	t.Parallel()
 	kafka := kafkatest.Start(t, kafkatest.Options{})
 	lease := func(client *broker.Client) *GroupLease {
 		l := NewLease(LeaseConfig{Broker: client, Topic: "orders", Group: "workers", Create: true})

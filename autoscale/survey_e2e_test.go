@@ -42,6 +42,7 @@ func waitsIn(backlog ...int64) func(Measurement) bool {
 // A survey of a real Kafka: groups of each kind, transactions, and a topic that is
 // made anew.
 func TestSurveyOfRealKafka(t *testing.T) {
+	t.Parallel()
 	servers := kafkatest.Start(t, kafkatest.Options{Properties: map[string]string{"group.consumer.heartbeat.interval.ms": "1000", "group.consumer.min.heartbeat.interval.ms": "500"}}).Addresses()
 	client := broker.New(broker.Config{Addresses: servers})
 	t.Cleanup(client.Close)

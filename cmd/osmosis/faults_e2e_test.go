@@ -96,6 +96,7 @@ func killedBetween202AndReply(t *testing.T, g *gateway, brokers []string) {
 // TestTheSiteOutlivesItsBrokerOnRealKafka stops Kafka under a running gateway
 // and starts it again.
 func TestTheSiteOutlivesItsBrokerOnRealKafka(t *testing.T) {
+	t.Parallel()
 	cluster := kafkatest.Start(t, kafkatest.Options{})
 	g := newGateway(t, "\t\tkafka "+strings.Join(cluster.Addresses(), " ")+"\n\t\tproduce_timeout 3s", route)
 	g.start()
@@ -152,6 +153,7 @@ func TestAGatewayStartsWithoutItsBroker(t *testing.T) {
 // TestAReloadCutsNothing reloads again and again under load, and counts at the
 // broker how often the gateway joins its group.
 func TestAReloadCutsNothing(t *testing.T) {
+	t.Parallel()
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(1))
 	if err != nil {
 		t.Fatal(err)

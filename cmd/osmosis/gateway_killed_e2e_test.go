@@ -13,12 +13,14 @@ import (
 // TestTheGatewayIsKilledUnderLoadOnTheEmbeddedBroker kills gateway and broker,
 // which are one process.
 func TestTheGatewayIsKilledUnderLoadOnTheEmbeddedBroker(t *testing.T) {
+	t.Parallel()
 	global, address := embeddedBroker(t)
 	killedUnderLoad(t, newGateway(t, global+manyStreams, keyed), []string{address})
 }
 
 // TestTheGatewayIsKilledUnderLoadOnRealKafka kills the gateway alone.
 func TestTheGatewayIsKilledUnderLoadOnRealKafka(t *testing.T) {
+	t.Parallel()
 	cluster := kafkatest.Start(t, kafkatest.Options{})
 	killedUnderLoad(t, newGateway(t, "\t\tkafka "+strings.Join(cluster.Addresses(), " ")+manyStreams, keyed), cluster.Addresses())
 }

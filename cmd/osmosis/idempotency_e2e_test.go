@@ -23,6 +23,7 @@ const sharedSecret = "\n\t\ttoken {\n\t\t\tkey a-secret-that-these-tests-share\n
 // TestRacingIdempotencyKeysOnRealKafka has clients race with the same keys over
 // two gateways, which are then restarted, one by `stop` and one by SIGKILL.
 func TestRacingIdempotencyKeysOnRealKafka(t *testing.T) {
+	t.Parallel()
 	cluster := kafkatest.Start(t, kafkatest.Options{})
 	global := "\t\tkafka " + strings.Join(cluster.Addresses(), " ") + sharedSecret
 	gateways := []*gateway{newGateway(t, global, route), newGateway(t, global, route)}

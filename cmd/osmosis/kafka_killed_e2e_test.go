@@ -18,6 +18,7 @@ const manyStreams = "\n\t\tstreams {\n\t\t\tmax_open_per_client 20000\n\t\t\thea
 // TestKafkaIsKilledUnderLoadOnRealKafka kills Kafka twice under 64 clients, and
 // starts it again on the same data.
 func TestKafkaIsKilledUnderLoadOnRealKafka(t *testing.T) {
+	t.Parallel()
 	cluster := kafkatest.Start(t, kafkatest.Options{})
 	kafkaKilledUnderLoad(t, cluster, 2, func(int) {
 		cluster.Kill()
@@ -28,6 +29,7 @@ func TestKafkaIsKilledUnderLoadOnRealKafka(t *testing.T) {
 // TestLeadersAreKilledUnderLoadOnRealKafka kills each of three brokers in turn,
 // so that its partitions get another leader, and starts it again.
 func TestLeadersAreKilledUnderLoadOnRealKafka(t *testing.T) {
+	t.Parallel()
 	cluster := kafkatest.Start(t, kafkatest.Options{Brokers: 3})
 	kafkaKilledUnderLoad(t, cluster, 3, func(i int) {
 		cluster.Kill(i)

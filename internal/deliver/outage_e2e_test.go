@@ -18,7 +18,7 @@ const outage = 12 * time.Second
 // nothing is lost, the backlog is drained when it is back, and no more tries
 // run at once than is allowed.
 func TestUpstreamIsDownOnRealKafka(t *testing.T) {
-	t.Parallel() // most of it is waiting
+	t.Parallel()
 	away := outage
 	if text := os.Getenv("OSMOSIS_TEST_OUTAGE"); text != "" {
 		var err error

@@ -15,7 +15,7 @@ func wait(d time.Duration) { <-time.After(d) }
 // seconds while some records fail at once each time, and others take longer
 // than the session lasts: all of them are tried exactly as often as is allowed.
 func TestPoisonUnderRebalancesOnRealKafka(t *testing.T) {
-	t.Parallel() // most of it is waiting
+	t.Parallel()
 	const long, quick, good = 4, 20, 500
 	poisoned := func(n, _ int) (int, time.Duration) {
 		switch {
@@ -74,7 +74,7 @@ func TestPoisonUnderRebalancesOnRealKafka(t *testing.T) {
 // member's heartbeats keep it in the group meanwhile, and each record is tried
 // exactly as often as is allowed.
 func TestPoisonLongerThanTheSessionOnRealKafka(t *testing.T) {
-	t.Parallel() // most of it is waiting
+	t.Parallel()
 	const long, good = 4, 200
 	f := newField(t, 4, func(n, _ int) (int, time.Duration) {
 		if n < long {

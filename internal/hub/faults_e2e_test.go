@@ -19,6 +19,7 @@ import (
 
 // TestRealKafkaFaults does to a reply topic what operators and workers do.
 func TestRealKafkaFaults(t *testing.T) {
+	t.Parallel()
 	cluster := kafkatest.Start(t, kafkatest.Options{})
 	t.Run("topic made again", func(t *testing.T) { topicMadeAgain(t, cluster) })
 	t.Run("topic grows", func(t *testing.T) { topicGrows(t, cluster) })
@@ -232,6 +233,7 @@ func workerAborts(t *testing.T, cluster *kafkatest.Cluster) {
 
 // TestRealKafkaLosesBrokers needs three of them.
 func TestRealKafkaLosesBrokers(t *testing.T) {
+	t.Parallel()
 	cluster := kafkatest.Start(t, kafkatest.Options{Brokers: 3})
 	t.Run("leaders move", func(t *testing.T) { leadersMove(t, cluster) })
 	t.Run("log is cut off and grows again", func(t *testing.T) { logCutOff(t, cluster) })

@@ -22,6 +22,7 @@ import (
 // A proxy cuts the connection in the middle of a produce request, after it, or
 // when the broker has answered. Each record is on the topic exactly once.
 func TestRealKafkaUnclearProduce(t *testing.T) {
+	t.Parallel()
 	const rounds = 300
 	cluster := kafkatest.Start(t, kafkatest.Options{})
 	ctx, stop := context.WithCancel(context.Background())
@@ -103,6 +104,7 @@ func load(w *world, submitters int) (stop func() map[string]outcome) {
 // Leaders move from broker to broker under load. What was accepted is there
 // once, in order, and no move costs anybody a record.
 func TestRealKafkaLeadersMove(t *testing.T) {
+	t.Parallel()
 	const moves = 4
 	cluster := kafkatest.Start(t, kafkatest.Options{Brokers: 3})
 	w := realWorld(t, cluster, 6)
@@ -184,6 +186,7 @@ func leadersOf(t *testing.T, w *world) []int32 {
 
 // The only broker is killed twice under load, as by SIGKILL.
 func TestRealKafkaKilledTwice(t *testing.T) {
+	t.Parallel()
 	cluster := kafkatest.Start(t, kafkatest.Options{})
 	w := realWorld(t, cluster, 4)
 	w.must("", "the storm begins")

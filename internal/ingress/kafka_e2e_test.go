@@ -53,6 +53,7 @@ func (w *world) recreate(partitions int) {
 }
 
 func TestRealKafka(t *testing.T) {
+	t.Parallel()
 	cluster := kafkatest.Start(t, kafkatest.Options{})
 
 	// First, while the coordinators of the fresh cluster are not there yet.
@@ -142,6 +143,7 @@ func TestRealKafka(t *testing.T) {
 // Brokers are killed one after the other under load. What was accepted is
 // there once and in order, and few are left in the dark.
 func TestRealKafkaLosesBrokers(t *testing.T) {
+	t.Parallel()
 	cluster := kafkatest.Start(t, kafkatest.Options{Brokers: 3})
 	w := realWorld(t, cluster, 6)
 	outcomes := make(map[string]outcome)
