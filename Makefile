@@ -20,7 +20,7 @@ FUZZTIME ?= 2s
 # build tag e2e.
 E2E = $(shell grep -rl --include='*_test.go' '^//go:build.*e2e' .)
 E2E_DIRS = $(sort $(patsubst %/,%,$(dir $(E2E))))
-E2E_TEST = go test -tags e2e -count 1 -p 3 -timeout 15m \
+E2E_TEST = go test -tags e2e -count 1 -p 2 -timeout 15m \
 	-run "^($$(grep -hoE '^func Test[A-Z]\w*' $(E2E) | grep -vx 'func TestMain' | cut -c6- | paste -sd'|'))$$"
 
 # Of these the tests hold what they test in their own process. The others run the

@@ -88,11 +88,14 @@ func run(ctx context.Context, r *rig.Rig) error {
 	return nil
 }
 
+// firstLook is how long the first look may take.
+const firstLook = time.Minute
+
 // measure gives one contender its turn.
 func measure(ctx context.Context, address string, c contender, profiled bool) (sample, error) {
 	client := broker.New(broker.Config{Addresses: []string{address}})
 	defer client.Close()
-	ctx, cancel := context.WithTimeout(ctx, *duration)
+	ctx, cancel := context.WithTimeout(ctx, firstLook+*duration)
 	defer cancel()
 	if profiled && *profile != "" {
 		file, err := os.OpenFile(*profile, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
@@ -106,7 +109,10 @@ func measure(ctx context.Context, address string, c contender, profiled bool) (s
 		defer pprof.StopCPUProfile()
 	}
 	var before time.Duration
-	looks, err := c.look(ctx, client, func() { before = rig.OwnCPU() })
+	looks, err := c.look(ctx, client, func() { // the first look is over
+		before = rig.OwnCPU()
+		time.AfterFunc(*duration, cancel)
+	})
 	if ctx.Err() != nil {
 		err = nil // it was told to end
 	}

@@ -81,7 +81,7 @@ func TestMain(m *testing.M) {
 func TestWorkersOnRealKafka(t *testing.T) {
 	cluster := kafkatest.Start(t, kafkatest.Options{})
 	brokers := cluster.Addresses()
-	gateway := exampletest.Gateway(t, t.TempDir())
+	gateway := exampletest.Build(t, t.TempDir(), "cmd/osmosis")
 	t.Run("all", func(t *testing.T) { // ends when all have
 		for _, l := range languages {
 			t.Run(l.name, func(t *testing.T) {
@@ -94,7 +94,7 @@ func TestWorkersOnRealKafka(t *testing.T) {
 
 // TestWorkersOnTheEmbeddedBroker does the same with the broker in the gateway.
 func TestWorkersOnTheEmbeddedBroker(t *testing.T) {
-	gateway := exampletest.Gateway(t, t.TempDir())
+	gateway := exampletest.Build(t, t.TempDir(), "cmd/osmosis")
 	t.Run("all", func(t *testing.T) {
 		for _, l := range languages {
 			t.Run(l.name, func(t *testing.T) {

@@ -50,6 +50,7 @@ func moody(n, attempt int) (status int, takes time.Duration) {
 // TestChaosOnRealKafka kills one of three processes that deliver again and
 // again, while others join and leave.
 func TestChaosOnRealKafka(t *testing.T) {
+	t.Parallel()
 	const few = 10_000
 	total, rounds := chaos(t, few, 4)
 	pause := 2 * time.Second

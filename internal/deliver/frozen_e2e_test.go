@@ -13,6 +13,7 @@ import (
 // process cannot know that another has taken over, so tries may overlap; they
 // are counted.
 func TestFrozenProcessesOnRealKafka(t *testing.T) {
+	t.Parallel()
 	// A try that is frozen when it begins should still run when the next owner
 	// tries the same record, so that there is something to count.
 	slow := func(n, attempt int) (int, time.Duration) {
