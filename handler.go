@@ -104,6 +104,7 @@ type Handler struct {
 
 	app     *App
 	keyIs   string // the one placeholder that Key is, without its braces; "": it is more or none
+	keyOf   string // the header that this placeholder stands for, if it is one
 	allow   string // the methods, as Access-Control-Allow-Methods has them
 	metrics routeMetrics
 	// admission is nil where all are taken.
@@ -187,6 +188,9 @@ func (h *Handler) settle(app *App) {
 		h.Group = h.Topic
 	}
 	h.keyIs = onlyPlaceholder(h.Key)
+	if name, ok := strings.CutPrefix(h.keyIs, "http.request.header."); ok {
+		h.keyOf = http.CanonicalHeaderKey(name)
+	}
 	if len(h.Methods) == 0 {
 		h.Methods = []string{http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete}
 	}
@@ -275,7 +279,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	defer lease.release()
 
-	in := incoming{Request: r, repl: repl, workspace: space}
+	in := incoming{Request: r, repl: repl, workspace: space, begun: begun}
 	a := new(acceptance)
 	replayed := false
 	if key == "" {

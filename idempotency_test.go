@@ -307,7 +307,7 @@ func (s *storefront) deadClaim(body, key string) string {
 		s.t.Fatal(err)
 	}
 	defer lease.release()
-	in := incoming{Request: s.post(body), workspace: &workspace{body: []byte(body)}}
+	in := incoming{Request: s.post(body), workspace: &workspace{body: []byte(body)}, begun: time.Now()}
 	var c hub.Claims
 	if err := s.route.newStream(ctx, lease, in, &c); err != nil {
 		s.t.Fatal(err)

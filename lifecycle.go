@@ -223,8 +223,10 @@ func (a *App) Start() error {
 	if err != nil {
 		return err
 	}
-	a.inside, a.keys = i, keys
+	a.keys = keys
+	a.holdInside(i)
 	close(a.started)
+	makeHeadroom()
 
 	ctx, cancel := context.WithCancel(context.Background())
 	a.cancel = cancel
@@ -280,8 +282,8 @@ func (a *App) Stop() error {
 	return errors.Join(a.stopScaling(), a.stopDeliveries())
 }
 
-// Cleanup lets go of what Start took, when all apps have stopped. Requests and
-// streams that still run hold their own references.
+// Cleanup lets go of what Start took, when all apps have stopped; the last of
+// the requests and streams that still run, if there are any.
 //
 // It runs also when Start failed half-way. The HTTP app may have let requests
 // in by then, and those need not wait for a start that will not come.
@@ -298,11 +300,11 @@ func (a *App) Cleanup() error {
 	a.cancel()
 	a.working.Wait()
 	a.inside = nil
-	_, err2 := insides.Delete(a.plan.insideKey)
+	err = errors.Join(err, a.letGo())
 	if caddy.Exiting() {
 		awaitStreams(drainStreams)
 	}
-	return errors.Join(err, err2)
+	return err
 }
 
 // configuredKeys gives the keyring of the configuration's own keys.

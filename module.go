@@ -101,6 +101,8 @@ type App struct {
 	started    chan struct{} // closed by Start: inside and keys are set
 	failed     chan struct{} // closed by Cleanup when Start never got that far
 	inside     *inside
+	shared     *lease  // on inside, as requests have it
+	holders    holders // of that lease
 	keys       *hub.Keyring
 	scaling    map[string]*scaling  // the loops held, by key
 	deliveries map[string]*delivery // those held, by key

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/caddyserver/caddy/v2"
@@ -21,7 +22,7 @@ import (
 // What outlives a configuration, by a hash of the settings that it depends on
 // and on nothing else: with more in the key, a changed limit would make a
 // second group member and a rebalance. A configuration holds a reference on
-// each, and so does every request and open stream on the hub, whose entry
+// the hub, which its requests and open streams have a part in, and the hub's entry
 // holds those above it.
 var (
 	brokers   = caddy.NewUsagePool() // broker settings → *brokerEntry
@@ -206,7 +207,7 @@ var errStopped = errors.New("the gateway's configuration was stopped; try again"
 // nor a stop takes the hub away from under it.
 type lease struct {
 	*inside
-	key string
+	release func()
 }
 
 // lease waits until the app has started, since Caddy starts its apps in no
@@ -223,15 +224,57 @@ func (a *App) lease(ctx context.Context) (*lease, error) {
 			return nil, ctx.Err()
 		}
 	}
-	value, _, err := insides.LoadOrNew(a.plan.insideKey, func() (caddy.Destructor, error) { return nil, errStopped })
+	if a.holders.enter() {
+		return a.shared, nil
+	}
+	// This configuration has let go of it, but a later one may go on with it.
+	key := a.plan.insideKey
+	value, _, err := insides.LoadOrNew(key, func() (caddy.Destructor, error) { return nil, errStopped })
 	if err != nil {
 		return nil, err
 	}
-	return &lease{inside: value.(*inside), key: a.plan.insideKey}, nil
+	return &lease{value.(*inside), func() {
+		_, err := insides.Delete(key)
+		toldOf(err)
+	}}, nil
 }
 
-func (l *lease) release() {
-	if _, err := insides.Delete(l.key); err != nil {
+// holders counts who needs the app's own reference on the inside: the app from
+// Start to Cleanup, and requests. It costs them less than a reference each in
+// the pool, of which all requests would go through one lock.
+type holders struct{ n atomic.Int64 }
+
+// enter counts one more, unless the last has left.
+func (h *holders) enter() bool {
+	for n := h.n.Load(); n > 0; n = h.n.Load() {
+		if h.n.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+	return false
+}
+
+// leave counts one less, and tells whether it was the last.
+func (h *holders) leave() bool { return h.n.Add(-1) == 0 }
+
+// holdInside begins to hold what Start has taken.
+func (a *App) holdInside(i *inside) {
+	a.inside, a.shared = i, &lease{i, func() { toldOf(a.letGo()) }}
+	a.holders.n.Store(1)
+}
+
+// letGo is for whoever holds the app's reference.
+func (a *App) letGo() error {
+	if !a.holders.leave() {
+		return nil
+	}
+	_, err := insides.Delete(a.plan.insideKey)
+	return err
+}
+
+// toldOf logs what went wrong at the end of a request, whose client it is nothing to.
+func toldOf(err error) {
+	if err != nil {
 		caddy.Log().Named("osmosis").Error("leave kafka", zap.Error(err))
 	}
 }

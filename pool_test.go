@@ -49,3 +49,46 @@ func TestLease(t *testing.T) {
 		}
 	})
 }
+
+// What a configuration has taken is there until it has ended and its last request
+// too, whichever comes last; who comes later finds what another configuration has.
+func TestLeaseOutlivesItsConfiguration(t *testing.T) {
+	virtually(t, func(t *testing.T, s *gateway) {
+		references := func(want int) {
+			t.Helper()
+			if n, _ := insides.References(s.app.plan.insideKey); n != want {
+				t.Errorf("%d references, want %d", n, want)
+			}
+		}
+		app := s.running()
+		references(2)
+		var held []*lease
+		for range 3 {
+			l, err := app.lease(t.Context())
+			if err != nil || l.hub != s.app.inside.hub {
+				t.Fatal(err)
+			}
+			held = append(held, l)
+		}
+		references(2)
+		held[0].release()
+		if err := app.Cleanup(); err != nil {
+			t.Error(err)
+		}
+		held[1].release()
+		references(2)
+		late, err := app.lease(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		held[2].release()
+		late.release()
+		references(1)
+		if late, err = app.lease(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		references(2)
+		late.release()
+		references(1)
+	})
+}

@@ -23,7 +23,8 @@ const eventType = "osmosis.request"
 type incoming struct {
 	*http.Request
 	*workspace
-	repl *caddy.Replacer
+	repl  *caddy.Replacer
+	begun time.Time
 }
 
 // queue makes the record and has the broker take it. The claims it fills in hold
@@ -46,14 +47,13 @@ func (h *Handler) newStream(ctx context.Context, lease *lease, in incoming, c *h
 	if err != nil {
 		return err
 	}
-	now := time.Now()
 	scheme, host := originOf(in.Request)
 	*c = hub.Claims{
 		ID: record.NewID(place.Partition, place.Partitions), Scheme: scheme, Host: host,
 		Topic: h.Topic, Group: h.Group,
 		ReplyTopic: place.Topic, ReplyPartition: place.Partition, ReplyPartitions: place.Partitions,
 		Floor: place.Floor, ReplyIncarnation: place.Incarnation,
-		Issued: now, Expires: now.Add(h.app.settings.ttl),
+		Issued: in.begun, Expires: in.begun.Add(h.app.settings.ttl),
 	}
 	return c.Check() // a Host that fits no token: refused before it is queued
 }
@@ -82,6 +82,11 @@ const bodyPlaceholder = "{http.request.body"
 // key gives the record's key. Caddy would read the body for a placeholder that
 // stands for it, which has been read by now.
 func (h *Handler) key(in incoming) string {
+	if h.keyOf != "" {
+		if values := in.Header[h.keyOf]; len(values) == 1 { // the rest is Caddy's
+			return values[0]
+		}
+	}
 	if h.keyIs != "" {
 		value, _ := in.repl.GetString(h.keyIs)
 		return value

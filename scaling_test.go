@@ -90,10 +90,11 @@ func (s *gateway) running(scale ...*Scale) *App {
 	p := s.app.plan
 	p.broker.Addresses = []string{"kafka:9092"} // what workers are told
 	a := &App{plan: p, Scale: scale, logger: zap.NewNop(), started: s.app.started, settings: s.app.settings, cancel: func() {}}
-	var err error
-	if a.inside, err = a.plan.acquire(); err != nil {
+	i, err := a.plan.acquire()
+	if err != nil {
 		s.t.Fatal(err)
 	}
+	a.holdInside(i)
 	if err := a.startScaling(); err != nil {
 		s.t.Fatal(err)
 	}
