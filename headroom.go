@@ -6,15 +6,6 @@ import (
 	"sync"
 )
 
-// headroom is memory that is never touched, and so takes up an address range and
-// nothing else. It is there for Go's garbage collector, which runs whenever the
-// heap has doubled. A gateway that keeps little in memory has a heap of 7 MiB,
-// and at ten thousand requests a second it would double fifteen times in each: every
-// time what is pooled gets lost and all is looked through again, at a sixth of
-// the CPU that a request costs (bench/ingress). With this much on top it happens a
-// fifth as often, and up to as much memory more is in use under load.
-var headroom []byte
-
 const (
 	mostHeadroom = 32 << 20
 	// headroomShare is the share of the memory that the process may have (GOMEMLIMIT,
@@ -22,9 +13,21 @@ const (
 	headroomShare = 16
 )
 
-// makeHeadroom makes it once for the process, unless GOGC says how often to collect.
-var makeHeadroom = sync.OnceFunc(func() {
-	if os.Getenv("GOGC") == "" {
-		headroom = make([]byte, min(mostHeadroom, debug.SetMemoryLimit(-1)/headroomShare))
+// headroom is memory that is never touched, and so takes up an address range and
+// nothing else. It is there for Go's garbage collector, which runs whenever the
+// heap has doubled. A gateway that keeps little in memory has a heap of 7 MiB,
+// and at ten thousand requests a second it would double fifteen times in each: every
+// time what is pooled gets lost and all is looked through again, at a sixth of
+// the CPU that a request costs (bench/ingress). With this much on top it happens a
+// fifth as often, and up to as much memory more is in use under load.
+//
+// It is made once for the process, and kept by being its value.
+var headroom = sync.OnceValue(newHeadroom)
+
+// newHeadroom makes it, unless GOGC says how often to collect.
+func newHeadroom() []byte {
+	if os.Getenv("GOGC") != "" {
+		return nil
 	}
-})
+	return make([]byte, min(mostHeadroom, debug.SetMemoryLimit(-1)/headroomShare))
+}

@@ -226,7 +226,7 @@ func (a *App) Start() error {
 	a.keys = keys
 	a.holdInside(i)
 	close(a.started)
-	makeHeadroom()
+	headroom()
 
 	ctx, cancel := context.WithCancel(context.Background())
 	a.cancel = cancel
