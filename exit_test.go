@@ -27,7 +27,9 @@ func TestStopLeavesTheServersWhatTheyNeed(t *testing.T) {
 func TestStreamsOfAConfigurationThatHasEnded(t *testing.T) {
 	virtually(t, func(t *testing.T, s *gateway) {
 		c := s.accept()
-		s.app.plan.insideKey = "gone"
+		own := s.app.shared
+		s.app.plan.insideKey, s.app.shared = "gone", new(share)
+		defer func() { s.app.shared = own }()
 		a := s.get(s.path(c), "Accept", "text/event-stream")
 		a.want(t, http.StatusOK)
 		if !strings.HasPrefix(a.body, "retry: ") || strings.Count(a.body, "\n") != 2 {

@@ -91,6 +91,7 @@ func newGateway(t *testing.T, configure ...func(*App)) *gateway {
 	if app.inside, err = app.plan.acquire(); err != nil {
 		t.Fatal(err)
 	}
+	app.shared = newShare(app.inside, key)
 	if app.keys, err = hub.NewKeyring("a secret of the tests"); err != nil {
 		t.Fatal(err)
 	}
@@ -119,8 +120,9 @@ func newGateway(t *testing.T, configure ...func(*App)) *gateway {
 		if open := streams.count(); open != 0 {
 			t.Errorf("%d streams left open", open)
 		}
-		if _, err := insides.Delete(key); err != nil {
-			t.Error(err)
+		app.shared.leave()
+		if n := app.shared.holders.Load(); n != 0 {
+			t.Errorf("%d requests hold the inside", n)
 		}
 		cluster.Close()
 		s.leave()

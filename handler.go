@@ -279,7 +279,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	defer lease.release()
 
-	in := incoming{Request: r, repl: repl, workspace: space, begun: begun}
+	in := incoming{Request: r, repl: repl, workspace: space}
 	a := new(acceptance)
 	replayed := false
 	if key == "" {

@@ -13,8 +13,8 @@ const (
 	headroomShare = 16
 )
 
-// headroom is memory that is never touched, and so takes up an address range and
-// nothing else. It is there for Go's garbage collector, which runs whenever the
+// headroom is memory that is never touched: most systems give it an address range
+// and nothing else, though Go counts it. It is there for Go's garbage collector, which runs whenever the
 // heap has doubled. A gateway that keeps little in memory has a heap of 7 MiB,
 // and at ten thousand requests a second it would double fifteen times in each: every
 // time what is pooled gets lost and all is looked through again, at a sixth of

@@ -6,6 +6,7 @@ import (
 )
 
 func TestHeadroomIsModest(t *testing.T) {
+	t.Setenv("GOGC", "")
 	const small = 64 << 20
 	defer debug.SetMemoryLimit(debug.SetMemoryLimit(small))
 	if n := len(newHeadroom()); n != small/headroomShare {

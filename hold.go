@@ -33,7 +33,12 @@ func (s settings) enter(r *http.Request) (left func(), err error) {
 
 // held is what a request holds until it is answered, or until the stream ends
 // that it has left behind.
-type held struct{ releases []func() }
+type held struct {
+	releases []func()
+	// left says that the stream is open no more: after all the rest, since that is
+	// what an exit waits for. Nil if it does not count.
+	left func()
+}
 
 // add adds what is to be called then. The last one is called first.
 func (h *held) add(release func()) { h.releases = append(h.releases, release) }
@@ -43,13 +48,16 @@ func (h *held) release() {
 	for _, release := range slices.Backward(h.releases) {
 		release()
 	}
-	h.releases = nil
+	if h.left != nil {
+		h.left()
+	}
+	*h = held{}
 }
 
 // handOver leaves what is held to whoever calls the function.
 func (h *held) handOver() (release func()) {
 	given := *h
-	h.releases = nil
+	*h = held{}
 	return given.release
 }
 

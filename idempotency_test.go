@@ -52,7 +52,7 @@ func (s *storefront) sibling(address string, secrets ...string) *storefront {
 	if app.inside, err = app.plan.acquire(); err != nil {
 		s.t.Fatal(err)
 	}
-	app.keys = s.app.keys
+	app.keys, app.shared = s.app.keys, newShare(app.inside, key)
 	if len(secrets) > 0 {
 		if app.keys, err = hub.NewKeyring(secrets...); err != nil {
 			s.t.Fatal(err)
@@ -78,9 +78,7 @@ func (s *storefront) sibling(address string, secrets ...string) *storefront {
 		s.client.CloseIdleConnections()
 		g.server.Close()
 		<-served
-		if _, err := insides.Delete(key); err != nil {
-			s.t.Error(err)
-		}
+		app.shared.leave()
 	})
 	other.startClaims()
 	return other
@@ -307,7 +305,7 @@ func (s *storefront) deadClaim(body, key string) string {
 		s.t.Fatal(err)
 	}
 	defer lease.release()
-	in := incoming{Request: s.post(body), workspace: &workspace{body: []byte(body)}, begun: time.Now()}
+	in := incoming{Request: s.post(body), workspace: &workspace{body: []byte(body)}}
 	var c hub.Claims
 	if err := s.route.newStream(ctx, lease, in, &c); err != nil {
 		s.t.Fatal(err)

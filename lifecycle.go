@@ -223,8 +223,7 @@ func (a *App) Start() error {
 	if err != nil {
 		return err
 	}
-	a.keys = keys
-	a.holdInside(i)
+	a.inside, a.keys, a.shared = i, keys, newShare(i, a.plan.insideKey)
 	close(a.started)
 	headroom()
 
@@ -300,7 +299,7 @@ func (a *App) Cleanup() error {
 	a.cancel()
 	a.working.Wait()
 	a.inside = nil
-	err = errors.Join(err, a.letGo())
+	a.shared.leave()
 	if caddy.Exiting() {
 		awaitStreams(drainStreams)
 	}

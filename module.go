@@ -13,7 +13,7 @@
 // Caddy starts a new configuration before it stops the old one, and handlers of
 // the old one go on running after that. So nothing that a request uses belongs
 // to a configuration: the broker connection, the producer and the hub sit in
-// pools (pool.go), and every request holds a reference for as long as it runs.
+// pools (pool.go), and stay there for as long as a request runs.
 package osmosis
 
 import (
@@ -101,8 +101,7 @@ type App struct {
 	started    chan struct{} // closed by Start: inside and keys are set
 	failed     chan struct{} // closed by Cleanup when Start never got that far
 	inside     *inside
-	shared     *lease  // on inside, as requests have it
-	holders    holders // of that lease
+	shared     *share // of the reference on inside
 	keys       *hub.Keyring
 	scaling    map[string]*scaling  // the loops held, by key
 	deliveries map[string]*delivery // those held, by key

@@ -21,9 +21,9 @@ import (
 
 // What outlives a configuration, by a hash of the settings that it depends on
 // and on nothing else: with more in the key, a changed limit would make a
-// second group member and a rebalance. A configuration holds a reference on
-// the hub, which its requests and open streams have a part in, and the hub's entry
-// holds those above it.
+// second group member and a rebalance. A configuration holds a reference on the
+// hub, which its requests and open streams share, and the hub's entry holds those
+// above it.
 var (
 	brokers   = caddy.NewUsagePool() // broker settings → *brokerEntry
 	producers = caddy.NewUsagePool() // broker settings → *producerEntry
@@ -224,8 +224,8 @@ func (a *App) lease(ctx context.Context) (*lease, error) {
 			return nil, ctx.Err()
 		}
 	}
-	if a.holders.enter() {
-		return a.shared, nil
+	if a.shared.enter() {
+		return &a.shared.lease, nil
 	}
 	// This configuration has let go of it, but a later one may go on with it.
 	key := a.plan.insideKey
@@ -233,48 +233,47 @@ func (a *App) lease(ctx context.Context) (*lease, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &lease{value.(*inside), func() {
-		_, err := insides.Delete(key)
-		toldOf(err)
-	}}, nil
+	return &lease{value.(*inside), func() { leaveInside(key) }}, nil
 }
 
-// holders counts who needs the app's own reference on the inside: the app from
-// Start to Cleanup, and requests. It costs them less than a reference each in
-// the pool, of which all requests would go through one lock.
-type holders struct{ n atomic.Int64 }
+// share is a configuration's reference on the inside, which its requests share:
+// one of their own in the pool would take each of them through the pool's lock.
+// It knows nothing of the configuration, which a stream that is left must not keep.
+type share struct {
+	lease
+	key     string
+	holders atomic.Int64 // the app from Start to Cleanup, and requests
+}
 
-// enter counts one more, unless the last has left.
-func (h *holders) enter() bool {
-	for n := h.n.Load(); n > 0; n = h.n.Load() {
-		if h.n.CompareAndSwap(n, n+1) {
+// newShare begins with the app as its one holder.
+func newShare(i *inside, key string) *share {
+	s := &share{key: key}
+	s.lease = lease{i, s.leave}
+	s.holders.Store(1)
+	return s
+}
+
+// enter counts one holder more, unless the last has left.
+func (s *share) enter() bool {
+	for n := s.holders.Load(); n > 0; n = s.holders.Load() {
+		if s.holders.CompareAndSwap(n, n+1) {
 			return true
 		}
 	}
 	return false
 }
 
-// leave counts one less, and tells whether it was the last.
-func (h *holders) leave() bool { return h.n.Add(-1) == 0 }
-
-// holdInside begins to hold what Start has taken.
-func (a *App) holdInside(i *inside) {
-	a.inside, a.shared = i, &lease{i, func() { toldOf(a.letGo()) }}
-	a.holders.n.Store(1)
-}
-
-// letGo is for whoever holds the app's reference.
-func (a *App) letGo() error {
-	if !a.holders.leave() {
-		return nil
+// leave counts one less. The last one gives the reference back.
+func (s *share) leave() {
+	if s.holders.Add(-1) == 0 {
+		leaveInside(s.key)
 	}
-	_, err := insides.Delete(a.plan.insideKey)
-	return err
 }
 
-// toldOf logs what went wrong at the end of a request, whose client it is nothing to.
-func toldOf(err error) {
-	if err != nil {
+// leaveInside gives a reference back. What goes wrong with that is in the log
+// alone: there may be nobody else left to tell.
+func leaveInside(key string) {
+	if _, err := insides.Delete(key); err != nil {
 		caddy.Log().Named("osmosis").Error("leave kafka", zap.Error(err))
 	}
 }

@@ -3,8 +3,10 @@ package osmosis
 import (
 	"context"
 	"errors"
+	"runtime"
 	"testing"
 	"time"
+	"weak"
 )
 
 // A request that comes before the app has started waits for it. One that
@@ -18,7 +20,14 @@ func TestLease(t *testing.T) {
 		if _, err := early.lease(ctx); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("%v", err)
 		}
-		time.AfterFunc(time.Second, func() { close(early.started) })
+		time.AfterFunc(time.Second, func() {
+			i, err := early.plan.acquire()
+			if err != nil {
+				t.Error(err)
+			}
+			early.shared = newShare(i, early.plan.insideKey)
+			close(early.started)
+		})
 		l, err := early.lease(t.Context())
 		if err != nil || l.hub != s.app.inside.hub {
 			t.Fatalf("%v", err)
@@ -27,6 +36,7 @@ func TestLease(t *testing.T) {
 			t.Errorf("%d references", n)
 		}
 		l.release()
+		early.shared.leave()
 		if n, _ := insides.References(s.app.plan.insideKey); n != 1 {
 			t.Errorf("%d references", n)
 		}
@@ -39,7 +49,7 @@ func TestLease(t *testing.T) {
 		if _, err := never.lease(t.Context()); !errors.Is(err, errStopped) {
 			t.Errorf("a start that failed: %v", err)
 		}
-		gone := &App{started: s.app.started}
+		gone := &App{started: s.app.started, shared: new(share)}
 		gone.plan.insideKey = "gone"
 		if _, err := gone.lease(t.Context()); !errors.Is(err, errStopped) {
 			t.Errorf("%v", err)
@@ -81,14 +91,14 @@ func TestLeaseOutlivesItsConfiguration(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		held[2].release()
 		late.release()
-		references(1)
-		if late, err = app.lease(t.Context()); err != nil {
-			t.Fatal(err)
+		// A stream that is left behind, which holds this, keeps nothing else of it.
+		release, configuration := held[2].release, weak.Make(app)
+		runtime.GC()
+		if configuration.Value() != nil {
+			t.Error("the configuration is kept")
 		}
-		references(2)
-		late.release()
+		release()
 		references(1)
 	})
 }

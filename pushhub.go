@@ -177,7 +177,7 @@ func (h *StreamsHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next 
 	if v.holds() {
 		left, err := v.settings.enter(r)
 		if err == nil {
-			holding.add(left)
+			holding.left = left
 			serving, served := whileServing(ctx)
 			defer served()
 			ctx = serving

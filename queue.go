@@ -23,8 +23,7 @@ const eventType = "osmosis.request"
 type incoming struct {
 	*http.Request
 	*workspace
-	repl  *caddy.Replacer
-	begun time.Time
+	repl *caddy.Replacer
 }
 
 // queue makes the record and has the broker take it. The claims it fills in hold
@@ -47,13 +46,14 @@ func (h *Handler) newStream(ctx context.Context, lease *lease, in incoming, c *h
 	if err != nil {
 		return err
 	}
+	now := time.Now()
 	scheme, host := originOf(in.Request)
 	*c = hub.Claims{
 		ID: record.NewID(place.Partition, place.Partitions), Scheme: scheme, Host: host,
 		Topic: h.Topic, Group: h.Group,
 		ReplyTopic: place.Topic, ReplyPartition: place.Partition, ReplyPartitions: place.Partitions,
 		Floor: place.Floor, ReplyIncarnation: place.Incarnation,
-		Issued: in.begun, Expires: in.begun.Add(h.app.settings.ttl),
+		Issued: now, Expires: now.Add(h.app.settings.ttl),
 	}
 	return c.Check() // a Host that fits no token: refused before it is queued
 }

@@ -94,7 +94,7 @@ func (s *gateway) running(scale ...*Scale) *App {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	a.holdInside(i)
+	a.inside, a.shared = i, newShare(i, a.plan.insideKey)
 	if err := a.startScaling(); err != nil {
 		s.t.Fatal(err)
 	}

@@ -167,8 +167,12 @@ func TestUnknownIsNeverZero(t *testing.T) {
 	s.look.Partitions[3] = Partition{Backlog: Unknown, Produced: Unknown, Done: Unknown}
 	s.run(9*time.Minute+50*time.Second, 0, 0)
 	s.says(0, "held")
-	s.run(time.Minute, 0, 0)
+	for s.last.Workers == 0 && s.now < time.Hour {
+		s.decide(2*time.Second, 0, 0)
+	}
 	s.says(1, "the floor, the broker has not told what waits for 10m")
+	s.run(time.Minute, 0, 0)
+	s.says(1)
 
 	// Who has never known anything does not stop what is running.
 	s = newScene(t, Config{}, 2, 7)

@@ -26,7 +26,7 @@ func (c Config) pace(h History, d Decision, l load, missing int) (int, keep) {
 	n := min(max(d.From, c.Min), c.Max)
 	switch {
 	case !l.known && d.At.Sub(d.KnownAt) >= c.Hold:
-		if l.blind || max(n, missing) <= c.floor() {
+		if l.blind || n == 0 && missing <= c.floor() {
 			return min(c.floor(), c.Max), heldFloor
 		}
 		d.enough = max(d.enough, c.floor())

@@ -54,6 +54,20 @@ func TestExpiredStreamAgain(t *testing.T) {
 	})
 }
 
+// Who comes after the end of a stream is told of it, never that it is still open:
+// not even when the log's end becomes known while it is looked for.
+func TestExpiredStreamIsNeverOpen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, 1)
+		s := r.stream("a")
+		time.Sleep(time.Until(s.Expires.Add(expiryGrace)))
+		for range 100 {
+			r.put(0, last("a", "too late"))
+			expect(t, r.follow(s, nil), "end expired-expired", "eof")
+		}
+	})
+}
+
 // A reply in time is the end, however late the client comes.
 func TestRepliedStreamDoesNotExpire(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

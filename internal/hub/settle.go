@@ -54,6 +54,9 @@ func (s *Subscription) settle() bool {
 			return false
 		}
 	}
+	if s.overdue != 0 && s.expired() {
+		return true // the log's end has become known since it was looked for
+	}
 	s.caughtUp = true
 	s.queue = append(s.queue, Event{Kind: KindCaughtUp})
 	return true

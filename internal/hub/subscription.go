@@ -58,7 +58,13 @@ type Subscription struct {
 }
 
 func newSubscription(h *Hub, s Stream, from *Cursor) *Subscription {
+	over := !s.Expires.IsZero() && !time.Now().Before(s.due())
 	sub := &Subscription{hub: h, stream: s, bell: newBell(), tick: h.tick()}
+	if over {
+		// With a later moment a log that is known as of one between the two would
+		// be caught up with first, and the stream seem to be open still.
+		sub.overdue = sub.tick
+	}
 	if from != nil {
 		c := *from
 		sub.from = &c
