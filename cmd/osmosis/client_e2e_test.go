@@ -171,19 +171,22 @@ func work(t testing.TB, brokers []string, topic string, parts int, reply func(ct
 }
 
 func answer(ctx context.Context, brokers []string, topic string, parts int, replyTo func(context.Context, record.Request, int) record.Reply) error {
-	reader := kafka.NewReader(kafka.ReaderConfig{
-		Brokers: brokers, Topic: topic, GroupID: topic + "-workers", StartOffset: kafka.FirstOffset,
-		MaxWait: time.Second, // Close waits as long
-		// The gateway makes the topic while workers may be joining the group; one
-		// that was first would be left without partitions.
-		WatchPartitionChanges: true, PartitionWatchInterval: time.Second,
-	})
-	defer reader.Close()
 	// The default transport would give a worker another one's connections,
 	// those to a broker that was killed too.
 	transport := &kafka.Transport{}
 	defer transport.CloseIdleConnections()
 	client := &kafka.Client{Addr: kafka.TCP(brokers...), Transport: transport}
+	// The gateway makes the topic while workers start. kafka-go never notices one
+	// that is made between its joining the group, which gives it no partitions
+	// then, and its first look at how many there are.
+	if err := made(ctx, brokers, topic); err != nil {
+		return err
+	}
+	reader := kafka.NewReader(kafka.ReaderConfig{
+		Brokers: brokers, Topic: topic, GroupID: topic + "-workers", StartOffset: kafka.FirstOffset,
+		MaxWait: time.Second, // Close waits as long
+	})
+	defer reader.Close()
 	for {
 		m, err := reader.FetchMessage(ctx)
 		if err != nil {
@@ -210,6 +213,26 @@ func answer(ctx context.Context, brokers []string, topic string, parts int, repl
 		}
 		if err := reader.CommitMessages(ctx, m); err != nil {
 			return err
+		}
+	}
+}
+
+// made waits until a topic is there.
+func made(ctx context.Context, brokers []string, topic string) error {
+	transport := &kafka.Transport{MetadataTTL: 100 * time.Millisecond}
+	defer transport.CloseIdleConnections()
+	client := &kafka.Client{Addr: kafka.TCP(brokers...), Transport: transport}
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		answer, err := client.Metadata(ctx, &kafka.MetadataRequest{Topics: []string{topic}})
+		if err == nil && len(answer.Topics) == 1 && answer.Topics[0].Error == nil {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
 		}
 	}
 }
