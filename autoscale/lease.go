@@ -184,7 +184,7 @@ func (l *GroupLease) run(ctx context.Context) {
 	if !l.await(ctx) {
 		return
 	}
-	l.config.Broker.Member(ctx, broker.Membership{
+	l.config.Broker.Member(ctx, broker.LegacyGroup{
 		Group: LeaseGroup(l.config.Topic, l.config.Group), Topic: LeaseTopic,
 		Session: leaseSession, Rebalance: leaseRebalance, Heartbeat: leaseHeartbeat,
 		Balancer: leaseBalancer{l}, Leave: leaseLeave, Logger: l.config.Logger,

@@ -12,8 +12,9 @@ import (
 // joinBackoff is kafka-go's pause after it failed to join a group.
 const joinBackoff = time.Second
 
-// Membership says how to be a member of a consumer group on one topic.
-type Membership struct {
+// LegacyGroup says how to be a member of a consumer group on one topic through
+// kafka-go, which is what JoinGroup replaces.
+type LegacyGroup struct {
 	Group, Topic string
 	// Session is how long the group keeps the place of a member that says
 	// nothing, Rebalance how long it waits for members when it shares out
@@ -34,7 +35,7 @@ type Membership struct {
 // with leave to create it, and a broker that does so makes it with its own
 // defaults. Its watcher of partitions does the same, so it is off: who needs to
 // know of growth looks for it.
-func (c *Client) Member(ctx context.Context, m Membership, begin func(*kafka.Generation)) {
+func (c *Client) Member(ctx context.Context, m LegacyGroup, begin func(*kafka.Generation)) {
 	config := c.Group()
 	config.ID = m.Group
 	config.Topics = []string{m.Topic}

@@ -149,7 +149,7 @@ func (d *Delivery) run(ctx context.Context) {
 	if _, ok := d.await(ctx); !ok {
 		return
 	}
-	d.config.Broker.Member(ctx, broker.Membership{
+	d.config.Broker.Member(ctx, broker.LegacyGroup{
 		Group: d.config.Group, Topic: d.config.Topic,
 		Session: sessionTimeout, Rebalance: rebalanceTimeout, Heartbeat: heartbeat,
 		Leave: leaveTimeout, Logger: d.log,

@@ -86,7 +86,7 @@ func (h *home) run(ctx context.Context) {
 	if h.config.floors.await(ctx) != nil {
 		return
 	}
-	h.config.broker.Member(ctx, broker.Membership{
+	h.config.broker.Member(ctx, broker.LegacyGroup{
 		Group: h.config.group, Topic: h.config.topic,
 		Session: sessionTimeout, Rebalance: rebalanceTimeout, Heartbeat: heartbeat,
 		Leave: leaveTimeout, Logger: h.config.log,
