@@ -31,6 +31,10 @@ type exchange struct {
 	request kmsg.Request // with its version set
 	broker  int32
 	answer  kmsg.Response
+	// until, when not nil, ends the exchange and its connection with it. The
+	// Transport does not: it waits for the deadline, also for an answer that
+	// nobody wants any more.
+	until context.Context
 	sending
 }
 
@@ -62,6 +66,19 @@ func (e *exchange) Broker(cluster protocol.Cluster) (protocol.Broker, error) {
 // RawExchange writes the request and reads the answer. The Transport has set
 // the connection's deadline, and closes the connection when this fails.
 func (e *exchange) RawExchange(rw io.ReadWriter) (protocol.Message, error) {
+	conn, ok := rw.(io.Closer)
+	if !ok || e.until == nil {
+		return e.exchange(rw)
+	}
+	stop := context.AfterFunc(e.until, func() { _ = conn.Close() })
+	m, err := e.exchange(rw)
+	if !stop() && err == nil { // or the Transport would keep a connection that is being closed
+		return nil, fmt.Errorf("read response: %w", e.until.Err())
+	}
+	return m, err
+}
+
+func (e *exchange) exchange(rw io.ReadWriter) (protocol.Message, error) {
 	if !e.begin() {
 		return nil, ErrNotSent // and the caller has left
 	}

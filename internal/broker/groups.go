@@ -72,6 +72,15 @@ type Committed struct {
 // could not be asked for, and why; of other groups too nothing may be told for
 // single partitions.
 func (c *Client) Commits(ctx context.Context, coordinator int32, of []GroupTopics, each func(Committed), failed func(group string, err error)) {
+	c.commits(ctx, coordinator, of, func(told Committed, err error) {
+		if err == nil {
+			each(told)
+		}
+	}, failed)
+}
+
+// commits does so, and tells the error of a single partition too.
+func (c *Client) commits(ctx context.Context, coordinator int32, of []GroupTopics, each func(Committed, error), failed func(group string, err error)) {
 	const many, newest = 8, 9 // from 10 on topics go by their ids
 	version, err := c.version(ctx, coordinator, (&kmsg.OffsetFetchRequest{}).Key(), span{1, newest})
 	if err != nil {
@@ -131,7 +140,7 @@ func (c *Client) Commits(ctx context.Context, coordinator int32, of []GroupTopic
 }
 
 // commitsOfOne asks a broker before Kafka 3.0, which takes one group at a time.
-func (c *Client) commitsOfOne(ctx context.Context, coordinator int32, version int16, g GroupTopics, each func(Committed)) error {
+func (c *Client) commitsOfOne(ctx context.Context, coordinator int32, version int16, g GroupTopics, each func(Committed, error)) error {
 	r := kmsg.NewPtrOffsetFetchRequest()
 	r.SetVersion(version)
 	r.Group = g.Group
@@ -167,27 +176,24 @@ func groupFailure(code int16) error {
 	return failure(code)
 }
 
-// give hands on what is told of a partition, if it is.
-func give(each func(Committed), group, topic string, partition int32, offset int64, metadata *string, code int16) {
-	if code != 0 {
-		return
-	}
+// give hands on what is told of a partition.
+func give(each func(Committed, error), group, topic string, partition int32, offset int64, metadata *string, code int16) {
 	c := Committed{Group: group, Topic: topic, Partition: partition, Offset: max(offset, -1)}
 	if metadata != nil {
 		c.Metadata = *metadata
 	}
-	each(c)
+	each(c, failure(code))
 }
 
 // none tells that a group has committed nothing.
-func none(of []GroupTopics, group string, each func(Committed)) {
+func none(of []GroupTopics, group string, each func(Committed, error)) {
 	for _, g := range of {
 		if g.Group != group {
 			continue
 		}
 		for _, t := range g.Topics {
 			for _, p := range t.Partitions {
-				each(Committed{Group: group, Topic: t.Topic, Partition: p, Offset: -1})
+				each(Committed{Group: group, Topic: t.Topic, Partition: p, Offset: -1}, nil)
 			}
 		}
 	}
