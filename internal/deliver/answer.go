@@ -52,28 +52,29 @@ var (
 )
 
 // answer has a handler answer a request, and puts the answer on the reply topic.
-func (g *generation) answer(j *job, request record.Request, attempt int, started func(context.Context) error, options Options) result {
-	ctx, cancel := context.WithTimeoutCause(g.tries, options.Timeout, errTimeout)
+func (d *Delivery) answer(j *job, request record.Request, attempt int, started func(context.Context) error, options Options) result {
+	tries := j.partition().tries
+	ctx, cancel := context.WithTimeoutCause(tries, options.Timeout, errTimeout)
 	defer cancel()
 	ctx, callOff := context.WithCancelCause(ctx)
 	defer callOff(nil)
-	defer g.d.control.underWay(request.StreamID, func() { callOff(errCancelled) })()
+	defer d.control.underWay(request.StreamID, func() { callOff(errCancelled) })()
 
 	w := &response{
-		g: g, request: request, attempt: attempt, limit: options.MaxResponse,
-		started: func() error { return started(g.tries) }, header: make(http.Header),
+		d: d, job: j, request: request, attempt: attempt, limit: options.MaxResponse,
+		started: func() error { return started(tries) }, header: make(http.Header), mu: newTurn(),
 	}
 	r, err := replay(ctx, request, attempt)
 	if err != nil {
 		return result{verdict: hopeless, reason: err.Error()}
 	}
-	told := g.reportLate(request, attempt)
+	told := d.reportLate(j, request, attempt)
 	w.untold = told
 	began := time.Now()
-	err = g.call(options.Handler, w, r)
-	g.queue.returned(j)
+	err = d.call(options.Handler, w, r)
+	d.queue.returned(j)
 	if cause := context.Cause(ctx); cause == nil || errors.Is(cause, errTimeout) {
-		g.d.work.add(time.Since(began))
+		d.work.add(time.Since(began))
 	}
 	told()
 	if err == nil || w.answers(ctx, err) {
@@ -104,14 +105,14 @@ func (w *response) answers(ctx context.Context, err error) bool {
 
 // call calls the handler. Caddy's reverse_proxy panics with
 // http.ErrAbortHandler when an answer breaks off, as net/http asks for.
-func (g *generation) call(h Handler, w http.ResponseWriter, r *http.Request) (err error) {
+func (d *Delivery) call(h Handler, w http.ResponseWriter, r *http.Request) (err error) {
 	defer func() {
 		switch p := recover(); p {
 		case nil:
 		case http.ErrAbortHandler:
 			err = errAborted
 		default:
-			g.d.log.Error("handler panicked", zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
+			d.log.Error("handler panicked", zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
 			err = &Failure{Code: http.StatusInternalServerError, Err: fmt.Errorf("handler panicked: %v", p)}
 		}
 	}()
@@ -119,12 +120,13 @@ func (g *generation) call(h Handler, w http.ResponseWriter, r *http.Request) (er
 }
 
 // reportLate tells the client that its request is being tried, if that takes a
-// while. After the function that it gives has returned, it was told or never is.
-func (g *generation) reportLate(request record.Request, attempt int) func() {
+// while, and has the next commit say so too. After the function that it gives has returned, it was told or never is.
+func (d *Delivery) reportLate(j *job, request record.Request, attempt int) func() {
 	told := make(chan struct{})
 	timer := time.AfterFunc(reportAfter, func() {
 		defer close(told)
-		g.report(request, record.Status{Status: record.StateDelivering, Attempt: attempt})
+		d.queue.goesOn(j)
+		d.report(j, request, record.Status{Status: record.StateDelivering, Attempt: attempt})
 	})
 	return sync.OnceFunc(func() {
 		if !timer.Stop() {
@@ -136,7 +138,8 @@ func (g *generation) reportLate(request record.Request, attempt int) func() {
 // response is the ResponseWriter of a try. What the handler writes is held until
 // it flushes, or returns; each becomes a reply.
 type response struct {
-	g       *generation
+	d       *Delivery
+	job     *job
 	request record.Request
 	attempt int
 	limit   int64
@@ -146,7 +149,7 @@ type response struct {
 	// untold has the client told no more that the request is being tried.
 	untold func()
 
-	mu      sync.Mutex
+	mu      turn
 	header  http.Header
 	sent    http.Header // as they were when the answer began
 	status  int
@@ -319,7 +322,7 @@ func (w *response) send(body []byte, event string, more bool) error {
 		}
 		if w.attempt > 1 {
 			// What the client has of another try counts for nothing from here on.
-			w.g.report(w.request, record.Status{Status: record.StateDelivering, Attempt: w.attempt})
+			w.d.report(w.job, w.request, record.Status{Status: record.StateDelivering, Attempt: w.attempt})
 		}
 	}
 	r := w.request.Reply(w.status, nil, body)
@@ -332,8 +335,19 @@ func (w *response) send(body []byte, event string, more bool) error {
 		r.Header = w.sent // the first tells what follows, and the last what the end was
 	}
 	r.Event = event
-	if err := w.g.reply(r, w.request); err != nil {
+	if err := w.d.reply(w.job, r, w.request); err != nil {
 		return fmt.Errorf("%w: %w", errUnsent, err)
 	}
 	return nil
 }
+
+// turn is a mutex that is held while a part of an answer waits for the broker,
+// however long that takes. Whoever waits for a channel is seen to wait by tests in
+// virtual time, and for a sync.Mutex is not.
+type turn chan struct{}
+
+func newTurn() turn { return make(turn, 1) }
+
+// Lock and Unlock implement sync.Locker.
+func (t turn) Lock()   { t <- struct{}{} }
+func (t turn) Unlock() { <-t }

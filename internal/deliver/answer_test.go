@@ -226,7 +226,7 @@ func TestProcessDiesInTheMiddleOfAnAnswer(t *testing.T) {
 		r.want("s0", "part 200 half")
 		kill()
 		r.deliver(options(h))
-		r.want("s0", "part 200 half", "failed after 1: 0 "+errAborted.Error())
+		r.want("s0", "part 200 half", "failed after 1: 0 "+cutReason)
 		r.done(1)
 		if n := tries.Load(); n != 1 {
 			t.Errorf("%d tries", n)

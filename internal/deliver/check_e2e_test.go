@@ -42,7 +42,7 @@ func (c found) String() string {
 //     with the record as it was.
 //   - A record was tried no more than attempts, and once more for each process
 //     that was killed, frozen or evicted while it had the record; no try's number
-//     is above attempts.
+//     is above attempts and the cuts that a record is allowed.
 //   - What was first done of a key was done in the order of its records.
 //
 // gone names the processes that have left tries uncounted.
@@ -138,7 +138,7 @@ func (f *field) checkTries(c *found, gone map[string]bool, ends map[string]recor
 		numbers, leavers := make(map[int]bool), make(map[string]bool)
 		var first int64
 		for _, try := range tries {
-			if c.deepest = max(c.deepest, try.attempt); try.attempt > f.order.Attempts {
+			if c.deepest = max(c.deepest, try.attempt); try.attempt > f.order.Attempts+maxCuts {
 				complain("record %d: try %d of %d", n, try.attempt, f.order.Attempts)
 			}
 			if numbers[try.attempt] {

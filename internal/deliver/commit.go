@@ -4,27 +4,27 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/osmosis-gateway/caddy-osmosis/internal/backoff"
 )
 
 // commitInterval is how long what is done may wait to be committed together
 // with what is done meanwhile.
 const commitInterval = 200 * time.Millisecond
 
-// committer commits the progress of all partitions of a generation in one
-// request at a time.
+// committer commits the progress of all partitions in one request at a time.
 type committer struct {
 	queue *queue
-	// send commits, and returns an error when the generation is over: what may
-	// pass is repeated inside until ctx ends.
+	// send commits. What may pass is repeated inside until ctx ends, or until this
+	// process is no member of the group any more.
 	send func(ctx context.Context, all []standing) error
 
 	changed chan struct{} // holds one word that something changed
 	urgent  chan struct{} // holds one wish to commit at once
 
 	mu sync.Mutex
-	// waiting is closed when the next commit to begin has been acknowledged;
-	// nil while nobody waits for it.
-	waiting chan struct{}
+	// waiting are closed when the next commit to begin has been acknowledged.
+	waiting []chan struct{}
 }
 
 func newCommitter(q *queue, send func(context.Context, []standing) error) *committer {
@@ -34,6 +34,9 @@ func newCommitter(q *queue, send func(context.Context, []standing) error) *commi
 // notify says that there is something to commit, some time soon.
 func (c *committer) notify() { signal(c.changed) }
 
+// hurry says that there is something to commit at once.
+func (c *committer) hurry() { signal(c.urgent) }
+
 // signal leaves a word in a channel that holds one.
 func signal(c chan<- struct{}) {
 	select {
@@ -42,43 +45,56 @@ func signal(c chan<- struct{}) {
 	}
 }
 
-// now commits at once and waits until the broker has it.
-func (c *committer) now(ctx context.Context) error {
-	c.mu.Lock()
-	if c.waiting == nil {
-		c.waiting = make(chan struct{})
-	}
-	done := c.waiting
-	c.mu.Unlock()
-	signal(c.urgent)
-	select {
-	case <-done:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
+// now commits at once and waits until the broker has it. ctx has to end when the
+// partition that this is about is lost.
+func (c *committer) now(ctx context.Context, p *partition) error {
+	for {
+		done := make(chan struct{})
+		c.mu.Lock()
+		c.waiting = append(c.waiting, done)
+		c.mu.Unlock()
+		c.hurry()
+		select {
+		case <-done:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		if !c.queue.isSuspect(p) {
+			return nil
+		}
+		// The commit was without it. The next one may be, too.
+		if !pauseFor(ctx, commitInterval) {
+			return context.Cause(ctx)
+		}
 	}
 }
 
-// run commits until ctx ends, or the generation does: then it returns why.
-func (c *committer) run(ctx context.Context) error {
+// run commits until ctx ends.
+func (c *committer) run(ctx context.Context) {
+	var pause backoff.Backoff
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-c.urgent:
 		case <-c.changed:
 			timer := time.NewTimer(commitInterval)
 			select {
 			case <-ctx.Done():
 				timer.Stop()
-				return nil
+				return
 			case <-c.urgent:
 				timer.Stop()
 			case <-timer.C:
 			}
 		}
-		if err := c.commit(ctx); err != nil && ctx.Err() == nil {
-			return err
+		if c.commit(ctx) == nil {
+			pause.Reset()
+			continue
+		}
+		c.hurry()
+		if !pause.Sleep(ctx) {
+			return
 		}
 	}
 }
@@ -86,16 +102,21 @@ func (c *committer) run(ctx context.Context) error {
 // commit commits what has changed, once. It gives an error also when ctx ends first.
 func (c *committer) commit(ctx context.Context) error {
 	c.mu.Lock()
-	done := c.waiting
+	waiting := c.waiting
 	c.waiting = nil
 	c.mu.Unlock()
-	if all := c.queue.changes(); len(all) > 0 {
+	all := c.queue.changes()
+	if len(all) > 0 {
 		if err := c.send(ctx, all); err != nil {
 			c.queue.unchanged(all)
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			c.waiting = append(c.waiting, waiting...)
 			return err
 		}
+		c.queue.committed(all)
 	}
-	if done != nil {
+	for _, done := range waiting {
 		close(done)
 	}
 	return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -19,10 +20,10 @@ import (
 // called its request off. All who deliver read that topic.
 type Cancellation struct {
 	// Cancel is the stream id.
-	Cancel string `json:"cancel"`
+	Cancel string `json:"cancel,omitempty"`
 	// Expires is when the request would have expired, and the cancellation can
 	// be forgotten, in milliseconds since 1970.
-	Expires int64 `json:"expires"`
+	Expires int64 `json:"expires,omitempty"`
 }
 
 // Record makes the record of a cancellation.
@@ -32,6 +33,96 @@ func (c Cancellation) Record() record.Record {
 		panic(err) // a text and a number
 	}
 	return record.Record{Key: []byte(c.Cancel), Value: value}
+}
+
+// message is the value of any record on the control topic. Besides cancellations
+// there are, of tries that were handed over: a sign of life of a run, the
+// declaration that a run is dead, and how a try stands or has ended.
+type message struct {
+	Cancellation
+
+	// Run has signed for the Sign-th time.
+	Run  string `json:"run,omitempty"`
+	Sign int64  `json:"sign,omitempty"`
+
+	// Dead is a run of which nothing was heard after its Sign-th.
+	Dead string `json:"dead,omitempty"`
+
+	// State is that of the try of Run with the number Try, of the record at
+	// Offset. The rest is what is known of the record if it failed.
+	State     outcomeState `json:"state,omitempty"`
+	Topic     string       `json:"topic,omitempty"`
+	Group     string       `json:"group,omitempty"`
+	Partition int32        `json:"partition,omitempty"`
+	Offset    int64        `json:"offset,omitempty"`
+	Try       int          `json:"try,omitempty"`
+	Stream    string       `json:"stream,omitempty"`
+	Failed    int          `json:"failed,omitempty"`
+	Cuts      int          `json:"cuts,omitempty"`
+	Started   bool         `json:"started,omitempty"`
+	GivenUp   bool         `json:"given_up,omitempty"`
+	Due       int64        `json:"due,omitempty"`
+	Code      int          `json:"code,omitempty"`
+	Reason    string       `json:"reason,omitempty"`
+}
+
+// outcomeState is how a try stands that was handed over.
+type outcomeState string
+
+const (
+	outcomeStarted outcomeState = "started" // its answer begins to go out
+	outcomeDone    outcomeState = "done"
+	outcomeFailed  outcomeState = "failed" // or was cut short
+)
+
+// outcome is how a try stands that was handed over.
+type outcome struct {
+	offset int64
+	by     run
+	try    int
+	state  outcomeState
+	past   past   // of the record, after a try that failed
+	id     string // of the stream
+}
+
+func (d *Delivery) outcomeMessage(partition int32, o outcome) message {
+	return message{
+		Run: o.by.String(), State: o.state, Topic: d.config.Topic, Group: d.config.Group, Partition: partition, Offset: o.offset, Try: o.try, Stream: o.id,
+		Failed: o.past.failed, Cuts: o.past.cuts, Started: o.past.started, GivenUp: o.past.givenUp, Due: o.past.due, Code: o.past.code, Reason: o.past.reason,
+	}
+}
+
+// outcomeOf reads an outcome that is about this topic and group.
+func (d *Delivery) outcomeOf(m message) (partition int32, o outcome, ok bool) {
+	if m.Topic != d.config.Topic || m.Group != d.config.Group {
+		return 0, outcome{}, false
+	}
+	by, ok := parseRun(m.Run)
+	if m.State != outcomeStarted && m.State != outcomeDone && m.State != outcomeFailed || len(m.Stream) > maxIDLength ||
+		m.Failed < 0 || m.Failed > maxFailed || m.Cuts < 0 || m.Cuts > maxCuts || m.Due < 0 || m.Due > maxNumber || m.Code < 0 || m.Code > maxCode {
+		return 0, outcome{}, false
+	}
+	if len(m.Reason) > maxReason {
+		m.Reason = m.Reason[:maxReason]
+	}
+	return m.Partition, outcome{offset: m.Offset, by: by, try: m.Try, state: m.State, id: m.Stream, past: past{
+		failed: m.Failed, cuts: m.Cuts, started: m.Started, givenUp: m.GivenUp, due: m.Due, code: m.Code, reason: m.Reason,
+	}}, ok
+}
+
+// tell produces a message on the control topic.
+func (d *Delivery) tell(ctx context.Context, m message) error {
+	ctx, cancel := context.WithTimeout(ctx, replyTimeout)
+	defer cancel()
+	value, err := json.Marshal(m)
+	if err != nil {
+		return fmt.Errorf("encode message: %w", err)
+	}
+	key := m.Run
+	if key == "" {
+		key = m.Dead
+	}
+	return d.config.Producer.Produce(ctx, d.config.Control, 0, record.Record{Key: []byte(key), Value: value})
 }
 
 const (
@@ -90,13 +181,9 @@ func (c *control) underWay(id string, callOff func()) (ended func()) {
 	}
 }
 
-// take takes a record of the control topic. What cannot be read was written by
-// a stranger, or by a newer version about something else.
-//
-// It gives the request that is called off, "" for none.
-func (c *control) take(value []byte, now time.Time) string {
-	var said Cancellation
-	if json.Unmarshal(value, &said) != nil || said.Cancel == "" || len(said.Cancel) > maxIDLength {
+// take takes a cancellation, and gives the request that is called off, "" for none.
+func (c *control) take(said Cancellation, now time.Time) string {
+	if said.Cancel == "" || len(said.Cancel) > maxIDLength {
 		return ""
 	}
 	expires := time.UnixMilli(said.Expires)
@@ -191,9 +278,7 @@ func (d *Delivery) followFrom(ctx context.Context, topic broker.Topic, next int6
 		}
 		pause.Reset()
 		for _, r := range f.Records {
-			if id := d.control.take(r.Value, time.Now()); id != "" {
-				d.unpark(id)
-			}
+			d.heed(r.Value)
 		}
 		if next = f.Next; next >= f.Stable {
 			d.control.ready()
@@ -201,11 +286,18 @@ func (d *Delivery) followFrom(ctx context.Context, topic broker.Topic, next int6
 	}
 }
 
-func (d *Delivery) unpark(id string) {
-	d.mu.Lock()
-	g := d.generation
-	d.mu.Unlock()
-	if g != nil {
-		g.queue.unpark(id)
+// heed takes a record of the control topic. What cannot be read was written by a
+// stranger, or by a newer version about something else.
+func (d *Delivery) heed(value []byte) {
+	var m message
+	if json.Unmarshal(value, &m) != nil {
+		return
+	}
+	if m.Cancel == "" {
+		d.handovers.take(m)
+		return
+	}
+	if id := d.control.take(m.Cancellation, time.Now()); id != "" {
+		d.queue.unpark(id)
 	}
 }

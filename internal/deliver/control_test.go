@@ -1,12 +1,15 @@
 package deliver
 
 import (
+	"encoding/json"
 	"net/http"
 	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"go.uber.org/zap"
 
 	"github.com/osmosis-gateway/caddy-osmosis/record"
 )
@@ -70,7 +73,7 @@ func TestCancellationsAreBounded(t *testing.T) {
 	c := newControl()
 	now := time.Now()
 	take := func(id string, expires time.Time) {
-		c.take(Cancellation{Cancel: id, Expires: expires.UnixMilli()}.Record().Value, now)
+		c.take(Cancellation{Cancel: id, Expires: expires.UnixMilli()}, now)
 	}
 	take("past", now.Add(-time.Second))
 	take(strings.Repeat("x", maxIDLength+1), now.Add(time.Hour))
@@ -87,14 +90,48 @@ func TestCancellationsAreBounded(t *testing.T) {
 	}
 }
 
-func FuzzCancellation(f *testing.F) {
+// offline is a Delivery that no broker is behind: for what is decided in memory.
+func offline() *Delivery {
+	d := &Delivery{config: Config{Topic: testTopic, Group: testGroup}, log: zap.NewNop(), control: newControl(), windows: newWindows()}
+	d.handovers = newHandovers(d)
+	d.queue = newQueue(10, 1<<30, func(*job) {}, func() {})
+	d.queue.run, d.queue.ended = d.handovers.own, func(*job, bool) {}
+	return d
+}
+
+// Whatever is on the control topic, what it makes of it can be committed and read
+// again.
+func FuzzControl(f *testing.F) {
+	other := run{1, 2, 3, 4, 5, 6, 7, 8}
+	sender := offline()
 	f.Add(Cancellation{Cancel: "id", Expires: 1 << 42}.Record().Value)
+	for _, m := range []message{
+		{Run: other.String(), Sign: 7},
+		{Dead: other.String(), Sign: 7},
+		sender.outcomeMessage(0, outcome{offset: 3, by: other, try: 2, state: outcomeDone, id: "s"}),
+		sender.outcomeMessage(0, outcome{offset: 3, by: other, try: 2, state: outcomeFailed, past: past{failed: 3, cuts: 1, started: true, due: 9, code: 503, reason: "x"}}),
+	} {
+		value, err := json.Marshal(m)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(value)
+	}
 	f.Fuzz(func(t *testing.T, value []byte) {
-		c := newControl()
-		c.take(value, time.UnixMilli(0))
-		for id := range c.cancelled {
+		d := offline()
+		var p progress
+		p.set(3, past{failed: 1, by: other})
+		d.queue.assign(0, p, newWindow(0), true)
+		d.heed(value)
+		d.heed(value)
+		for id := range d.control.cancelled {
 			if id == "" || len(id) > maxIDLength {
 				t.Errorf("%q", id)
+			}
+		}
+		for _, s := range d.queue.changes() {
+			if _, err := parseProgress(s.offset, s.metadata); err != nil || len(s.metadata) > maxMetadata {
+				t.Errorf("%d bytes, %v", len(s.metadata), err)
 			}
 		}
 	})

@@ -43,8 +43,15 @@ func (r *reader) cutOff(number int32, at int64) {
 		at = s[len(s)-1].from // the broker has nothing of that leader's
 	}
 	r.mu.Unlock()
-	r.g.d.log.Error("brokers have lost the end of the log and written it anew: requests that they had confirmed are gone, and what is there now is delivered; "+
-		"unclean.leader.election.enable=false on the topic keeps them from it", r.g.fields(zap.Int32("partition", number), zap.Int64("cut_at", at))...)
-	r.g.queue.cut(number, at)
-	r.g.over()
+	r.d.log.Error("brokers have lost the end of the log and written it anew: requests that they had confirmed are gone, and what is there now is delivered; "+
+		"unclean.leader.election.enable=false on the topic keeps them from it", r.d.fields(zap.Int32("partition", number), zap.Int64("cut_at", at))...)
+	r.forget(number)
+	r.d.queue.cut(number, at)
+}
+
+// forget has a partition be read anew, under the leader that it has now.
+func (r *reader) forget(number int32) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.stretches, number)
 }

@@ -55,30 +55,30 @@ type letter struct {
 // bury gives a request up: first the dead letter, then the end of the client's
 // stream, then it is done. Whatever of that happens before a crash happens
 // again after it, so a dead letter is there at least once.
-func (g *generation) bury(j *job, log *zap.Logger, options Options, l letter) {
-	g.queue.returned(j)
+func (d *Delivery) bury(j *job, log *zap.Logger, options Options, l letter) {
+	d.queue.returned(j)
 	if len(l.reason) > maxReason {
 		l.reason = strings.ToValidUTF8(l.reason[:maxReason], "")
 	}
 	fields := []zap.Field{zap.Int("attempts", l.attempts), zap.Int("code", l.code), zap.String("reason", l.reason)}
 	again := func(what string, err error) {
-		if !l.told && g.ended() == nil {
+		if !l.told && d.may(j) {
 			// Its key waits for as long as this lasts, so somebody has to know.
 			log.Error(what+"; the request is kept until it can be given up", append(fields, zap.String("dead_letter", options.DeadLetter), zap.Error(err))...)
 			l.told = true
 		}
 		j.letter = &l
-		g.queue.park(j, buryPause)
+		d.queue.park(j, buryPause)
 	}
 	if options.DeadLetter != "" && !l.posted {
-		if err := g.post(j, options.DeadLetter, l); err != nil {
+		if err := d.post(j, options.DeadLetter, l); err != nil {
 			again("dead letter not produced", err)
 			return
 		}
 		l.posted = true
 	}
 	end := l.request.Report(record.Status{Status: record.StateFailed, Attempt: l.attempts, Code: l.code, Reason: l.reason})
-	switch err := g.reply(end, l.request); {
+	switch err := d.reply(j, end, l.request); {
 	case errors.Is(err, ErrRefused):
 		// A stranger's request may name a reply topic that is none. Nobody can be
 		// told there, now or later.
@@ -91,16 +91,16 @@ func (g *generation) bury(j *job, log *zap.Logger, options Options, l letter) {
 		fields = append(fields, zap.String("dead_letter", options.DeadLetter))
 	}
 	log.Error("request given up", fields...)
-	g.queue.done(j)
+	d.queue.done(j)
 }
 
 // post produces the dead letter. One that is too large with what it says besides
 // goes as the record that it was, which its own topic has taken.
-func (g *generation) post(j *job, topic string, l letter) error {
-	if err := g.ended(); err != nil {
-		return err
+func (d *Delivery) post(j *job, topic string, l letter) error {
+	if !d.may(j) {
+		return errLost
 	}
-	ctx, cancel := context.WithTimeout(g.tries, replyTimeout)
+	ctx, cancel := context.WithTimeout(j.partition().tries, replyTimeout)
 	defer cancel()
 	dead := j.record.Record
 	dead.Headers = slices.DeleteFunc(slices.Clone(dead.Headers), func(h record.Header) bool {
@@ -116,13 +116,13 @@ func (g *generation) post(j *job, topic string, l letter) error {
 		add(HeaderDeadCode, strconv.Itoa(l.code))
 	}
 	add(HeaderDeadAttempts, strconv.Itoa(l.attempts))
-	add(HeaderDeadTopic, g.d.config.Topic)
+	add(HeaderDeadTopic, d.config.Topic)
 	add(HeaderDeadPartition, strconv.Itoa(int(j.partition().number)))
 	add(HeaderDeadOffset, strconv.FormatInt(j.record.Offset, 10))
 	add(HeaderDeadTime, strconv.FormatInt(time.Now().UnixMilli(), 10))
-	err := g.d.config.Producer.Produce(ctx, topic, -1, dead)
+	err := d.config.Producer.Produce(ctx, topic, -1, dead)
 	if errors.Is(err, ErrTooLarge) {
-		err = g.d.config.Producer.Produce(ctx, topic, -1, bare)
+		err = d.config.Producer.Produce(ctx, topic, -1, bare)
 	}
 	return err
 }

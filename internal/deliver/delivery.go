@@ -4,16 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/segmentio/kafka-go"
 	"go.uber.org/zap"
 
-	"github.com/osmosis-gateway/caddy-osmosis/internal/backoff"
 	"github.com/osmosis-gateway/caddy-osmosis/internal/broker"
 	"github.com/osmosis-gateway/caddy-osmosis/record"
 )
@@ -24,6 +20,7 @@ const (
 	DefaultBackoffLeast = time.Second
 	DefaultBackoffMost  = time.Minute
 	DefaultTimeout      = 5 * time.Minute
+	DefaultDrain        = 25 * time.Second
 	DefaultMaxResponse  = 64 << 20
 	defaultMaxBytes     = 64 << 20
 )
@@ -73,6 +70,8 @@ type Options struct {
 	DeadLetter string
 	// MaxResponse bounds a response, in bytes.
 	MaxResponse int64
+	// Drain is how long tries that run may go on once this process leaves the group.
+	Drain time.Duration
 	// RetryStarted has a request tried again also when a part of its response
 	// is on its way already; the client then gets it from the start once more.
 	RetryStarted bool
@@ -91,13 +90,20 @@ type Delivery struct {
 	control *control
 	work    work
 
+	member    *broker.Membership
+	queue     *queue
+	committer *committer
+	reader    *reader
+	handovers *handovers
+	windows   *windows
+
+	// leaving is closed when the group is left.
+	leaving chan struct{}
+	close   sync.Once
+
 	mu sync.Mutex
-	// generation is the one that runs; nil between two.
-	generation *generation
 	// scaled is the concurrency that a scaler has set, 0 where none has.
 	scaled int
-	// windows outlive generations, so that a rebalance need not read them anew.
-	windows map[int32]*window
 }
 
 // New begins to deliver. It waits for nothing: neither the broker nor the topic
@@ -109,22 +115,47 @@ func New(c Config, o Options) *Delivery {
 	if c.Logger == nil {
 		c.Logger = zap.NewNop()
 	}
-	d := &Delivery{config: c, log: c.Logger, done: make(chan struct{}), control: newControl(), windows: make(map[int32]*window)}
+	d := &Delivery{config: c, log: c.Logger, done: make(chan struct{}), leaving: make(chan struct{}), control: newControl(), windows: newWindows()}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	d.current.Store(&o)
+	d.handovers = newHandovers(d)
+	d.queue = newQueue(d.concurrency(), c.MaxBytes, d.begin, d.changed)
+	d.queue.run, d.queue.ended = d.handovers.own, d.handovers.ended
+	d.committer = newCommitter(d.queue, d.send)
+	d.queue.claim = d.committer.hurry
+	d.reader = newReader(d)
+	d.member = d.join()
 	go func() {
 		defer close(d.done)
-		var working sync.WaitGroup
-		defer working.Wait()
-		if c.Control != "" {
-			working.Go(func() { d.follow(d.ctx) })
-		} else {
-			d.control.ready()
-		}
-		d.run(d.ctx)
+		d.run()
 	}()
 	return d
 }
+
+// run does all that goes on beside the membership, until Close has ended it.
+func (d *Delivery) run() {
+	var working sync.WaitGroup
+	defer working.Wait()
+	if d.config.Control != "" {
+		working.Go(func() { d.follow(d.ctx) })
+		working.Go(func() { d.handovers.signs(d.ctx) })
+		working.Go(func() { d.handovers.watch(d.ctx) })
+	} else {
+		d.control.ready()
+	}
+	working.Go(func() { d.committer.run(d.ctx) })
+	d.control.await(d.ctx)
+	d.reader.run(d.ctx)
+}
+
+// changed is called with the queue's lock held.
+func (d *Delivery) changed() {
+	d.committer.notify()
+	d.reader.wake()
+}
+
+// begin starts a try. It is called with the queue's lock held.
+func (d *Delivery) begin(j *job) { go d.try(j) }
 
 // Use changes the options. Tries that run go on with those they began with.
 func (d *Delivery) Use(o Options) {
@@ -136,81 +167,50 @@ func (d *Delivery) Use(o Options) {
 
 func (d *Delivery) options() Options { return *d.current.Load() }
 
-// Close lets the tries that run end, for a few seconds, commits, and leaves the
-// group.
+// Close leaves the group at once, so that others go on with its partitions, and
+// lets the tries that run end for as long as Options.Drain says. What is left then
+// is cut short: who has the partition next tries it again, or ends its stream as
+// failed if half an answer is out.
 func (d *Delivery) Close() {
-	d.cancel()
+	d.close.Do(func() {
+		close(d.leaving)
+		drained, stop := context.WithTimeout(context.Background(), d.options().Drain)
+		defer stop()
+		leaving, cancel := context.WithTimeout(context.Background(), d.options().Drain+lastTry+rebalanceTimeout/3)
+		d.member.Leave(leaving)
+		cancel()
+		// What is held still could not be given up, and is lost.
+		d.queue.drop(d.queue.owned(), errLost)
+		if !d.handovers.await(drained) {
+			d.log.Warn("drain has passed; tries that still run are cut short", d.fields(zap.Duration("drain", d.options().Drain))...)
+		}
+		d.queue.cancelHanded(errDrained)
+		last, cancel := context.WithTimeout(context.Background(), lastTry)
+		defer cancel()
+		if !d.queue.awaitLeft(last) || !d.handovers.await(last) {
+			// A handler that does not mind its context cannot be ended.
+			d.log.Error("tries go on although they were cancelled", d.fields()...)
+		}
+		d.cancel()
+	})
 	<-d.done
 }
 
-// run is a member of the group until the context ends. It joins once the topic
-// is there. The reader watches for more partitions.
-func (d *Delivery) run(ctx context.Context) {
-	if _, ok := d.await(ctx); !ok {
-		return
-	}
-	d.config.Broker.Member(ctx, broker.LegacyGroup{
-		Group: d.config.Group, Topic: d.config.Topic,
-		Session: sessionTimeout, Rebalance: rebalanceTimeout, Heartbeat: heartbeat,
-		Leave: leaveTimeout, Logger: d.log,
-	}, func(kg *kafka.Generation) {
-		kg.Start(func(ctx context.Context) { d.serve(ctx, kg) })
-	})
-}
-
-// serve is this member's part in one generation of the group.
-func (d *Delivery) serve(ctx context.Context, kg *kafka.Generation) {
-	topic, ok := d.await(ctx)
-	if !ok {
-		return
-	}
-	g := newGeneration(d, kg, topic)
-	d.mu.Lock()
-	d.generation = g
-	d.limit()
-	d.mu.Unlock()
-	numbers := make([]int, 0, len(kg.Assignments[d.config.Topic]))
-	for _, a := range kg.Assignments[d.config.Topic] {
-		numbers = append(numbers, a.ID)
-	}
-	d.forget(numbers)
-	d.control.await(ctx)
-	d.log.Info("partitions to deliver", g.fields(zap.Ints("partitions", numbers))...)
-	g.run(ctx)
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.generation = nil
-	for number, p := range g.queue.partitions {
-		d.windows[number].to = p.progress.base // all before it is done, and seen
+// closing reports whether Close was called.
+func (d *Delivery) closing() bool {
+	select {
+	case <-d.leaving:
+		return true
+	default:
+		return false
 	}
 }
-
-// leaveTimeout is how long leaving the group may take, with all that ends a
-// generation before it, until its connections are cut.
-const leaveTimeout = drain + lastTry + lastCommit + 2*time.Second
 
 // topic asks for the topic.
 func (d *Delivery) topic(ctx context.Context) (broker.Topic, error) {
 	ctx, cancel := context.WithTimeout(ctx, sessionTimeout)
 	defer cancel()
 	return d.config.Broker.Topic(ctx, d.config.Topic)
-}
-
-// await gives the topic once it is there, false when the context ends first.
-func (d *Delivery) await(ctx context.Context) (broker.Topic, bool) {
-	var pause backoff.Backoff
-	for {
-		topic, err := d.topic(ctx)
-		if err == nil {
-			return topic, true
-		}
-		if pause.Failures() == 0 && ctx.Err() == nil {
-			d.log.Info("topic to deliver is not there yet", zap.String("topic", d.config.Topic), zap.Error(err))
-		}
-		if !pause.Sleep(ctx) {
-			return topic, false
-		}
-	}
 }
 
 // bounds gives the first offset of a partition's log, and the one after its last.
@@ -227,23 +227,4 @@ func (d *Delivery) bounds(ctx context.Context, topic broker.Topic, number int32)
 		*end.offset = offset
 	}
 	return first, last, nil
-}
-
-// forget drops the windows of partitions that others have now: what those do
-// has to be read from the log anyway.
-func (d *Delivery) forget(kept []int) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	maps.DeleteFunc(d.windows, func(number int32, _ *window) bool { return !slices.Contains(kept, int(number)) })
-}
-
-// window gives what is known of the streams of a partition that are done, in
-// this life of the topic.
-func (d *Delivery) window(number int32, incarnation uint32) *window {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if w := d.windows[number]; w == nil || w.incarnation != incarnation {
-		d.windows[number] = newWindow(incarnation)
-	}
-	return d.windows[number]
 }

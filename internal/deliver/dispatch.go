@@ -1,13 +1,19 @@
 package deliver
 
-import "container/heap"
+import (
+	"container/heap"
+	"time"
+)
 
 // dispatch begins tries as long as there are free places. Needs the lock.
 func (q *queue) dispatch() {
-	for !q.ended && q.places() > 0 && len(q.turns) > 0 {
+	for q.places() > 0 && len(q.turns) > 0 {
 		p := q.turns[0]
 		q.turns[0] = nil
 		q.turns, p.inTurns = q.turns[1:], false
+		if !q.claims(p) {
+			continue // until it may be tried
+		}
 		l := p.take()
 		if l == nil {
 			continue // until something of it ends, or more comes
@@ -23,6 +29,23 @@ func (q *queue) dispatch() {
 	}
 }
 
+// claims reports whether tries of a partition may begin. The first one waits until
+// a commit of this run's has been acknowledged: by that a member that was
+// interrupted finds out that somebody else has had the partition. Needs the lock.
+func (q *queue) claims(p *partition) bool {
+	if p.gone || p.stopped || p.suspect {
+		return false
+	}
+	if q.claim == nil || p.claimed {
+		return true
+	}
+	if !p.claiming {
+		p.claiming, p.changed = true, true
+		q.claim()
+	}
+	return false
+}
+
 // places is how many more tries may begin. Needs the lock.
 func (q *queue) places() int {
 	return min(q.concurrency-q.running, 2*q.concurrency-q.running-q.ending)
@@ -35,15 +58,41 @@ func (q *queue) turn(p *partition) {
 	}
 }
 
-// enqueue has a lane wait for its partition's turn. Needs the lock.
+// enqueue has a lane wait for its partition's turn, once its first record may be
+// tried: not while a run has it that the partition was taken over from, nor before
+// the time that was committed for the next try. Needs the lock.
 func (q *queue) enqueue(l *lane) {
 	p := l.partition
-	if p.progress.tries[l.first()] == 0 {
-		heap.Push(&p.ready, l)
-	} else {
+	e := p.progress.past(l.first())
+	pause := e.pause(time.Now())
+	switch {
+	case e.by != (run{}), p.stopped, p.gone:
+		return
+	case pause > 0:
+		q.wait(l, pause)
+		return
+	case e.tried():
 		heap.Push(&p.retries, l)
+	default:
+		heap.Push(&p.ready, l)
 	}
 	q.turn(p)
+}
+
+// wait has a lane pause. Needs the lock.
+func (q *queue) wait(l *lane, pause time.Duration) {
+	var timer *time.Timer
+	timer = time.AfterFunc(pause, func() {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		if l.timer != timer {
+			return // it was stopped, too late to keep this from running
+		}
+		l.timer = nil
+		q.enqueue(l)
+		q.dispatch()
+	})
+	l.timer = timer
 }
 
 // take takes the lane that begins first in the log, nil if the progress has no
@@ -82,10 +131,8 @@ func (l *lanes) Pop() any {
 func (q *queue) returned(j *job) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if !q.closed {
-		q.free(j)
-		q.dispatch()
-	}
+	q.free(j)
+	q.dispatch()
 }
 
 // aside has a try hold up no other one, because what it does has been tried
@@ -93,9 +140,6 @@ func (q *queue) returned(j *job) {
 func (q *queue) aside(j *job) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.closed {
-		return
-	}
 	q.free(j)
 	j.aside = true
 	q.ending--
@@ -117,6 +161,7 @@ func (q *queue) ran(j *job) {
 	p := j.partition()
 	p.changed = true
 	p.running--
+	j.running = false
 	q.free(j)
 	if j.aside {
 		j.aside = false
@@ -124,16 +169,17 @@ func (q *queue) ran(j *job) {
 	} else {
 		q.ending--
 	}
+	if p.running == 0 {
+		delete(q.leaving, p)
+		if p.idle != nil {
+			close(p.idle)
+			p.idle = nil
+		}
+	}
 	q.turn(p)
 	q.dispatch()
-	if q.ended && q.underWay() == 0 {
-		close(q.idle)
-	}
 	q.changed()
 }
-
-// underWay counts the tries that have not ended. Needs the lock.
-func (q *queue) underWay() int { return q.running + q.ending + q.apart }
 
 // limit changes how many tries may run at once.
 func (q *queue) limit(concurrency int) {

@@ -37,23 +37,27 @@ type field struct {
 	keys     []string  // by number
 }
 
-func newField(t *testing.T, partitions int32, decide outcome, change func(*order)) *field {
+func newField(t *testing.T, partitions int32, decide decision, change func(*order)) *field {
 	t.Helper()
-	cluster := kafkatest.Start(t, kafkatest.Options{})
+	return newFieldOn(t, kafkatest.Start(t, kafkatest.Options{}), partitions, decide, change)
+}
+
+func newFieldOn(t *testing.T, cluster *kafkatest.Cluster, partitions int32, decide decision, change func(*order)) *field {
+	t.Helper()
 	client, err := kgo.NewClient(kgo.SeedBrokers(cluster.Addresses()...), kgo.MetadataMinAge(100*time.Millisecond))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(client.Close)
 	f := &field{t: t, client: client, admin: kadm.NewClient(client), upstream: newUpstream(t, decide)}
-	for _, topic := range []string{testTopic, testReplies, testDead} {
-		if _, err := f.admin.CreateTopic(t.Context(), partitions, 1, nil, topic); err != nil {
+	for topic, n := range map[string]int32{testTopic: partitions, testReplies: partitions, testDead: partitions, testControl: 1} {
+		if _, err := f.admin.CreateTopic(t.Context(), n, int16(min(3, len(cluster.Addresses()))), nil, topic); err != nil { //nolint:gosec // a few
 			t.Fatal(err)
 		}
 	}
 	f.order = order{
-		Brokers: cluster.Addresses(), Topic: testTopic, Replies: testReplies, Dead: testDead, Upstream: f.upstream.URL,
-		Attempts: 5, Concurrency: 32, Least: 100 * time.Millisecond, Most: time.Second, Timeout: time.Second,
+		Brokers: cluster.Addresses(), Topic: testTopic, Replies: testReplies, Dead: testDead, Control: testControl, Upstream: f.upstream.URL,
+		Attempts: 5, Concurrency: 32, Least: 100 * time.Millisecond, Most: time.Second, Timeout: time.Second, Drain: 5 * time.Second,
 	}
 	if change != nil {
 		change(&f.order)

@@ -1,24 +1,27 @@
 package deliver
 
 import (
+	"container/heap"
+	"context"
+	"slices"
 	"time"
 
 	"github.com/osmosis-gateway/caddy-osmosis/internal/broker"
 )
 
-// partition is one that the generation was assigned.
+// partition is one that this member owns, or had when tries of it began.
 type partition struct {
 	number   int32
 	progress progress
 	// seen are the streams whose record is done.
 	seen *window
+	// tries is the context of all its tries, which cancel ends.
+	tries  context.Context
+	cancel context.CancelCauseFunc
 	// next is the first offset that was not read, known the first of which the
 	// committed progress said nothing.
 	next, known int64
-	// cut is where the log ended when brokers had lost its end; what was read
-	// beyond it counts for nothing that comes there now.
-	cut   int64
-	lanes map[string]*lane
+	lanes       map[string]*lane
 	// ready are the lanes whose first record may be tried, retries those of which
 	// it was tried before.
 	ready, retries lanes
@@ -28,8 +31,19 @@ type partition struct {
 	// included whose handler has returned.
 	bytes   int64
 	running int
+	// idle is closed when no try runs any more; nil while nobody waits for that.
+	idle chan struct{}
 	// changed says that there is something to commit.
 	changed bool
+	// claimed says that a commit of this run's for the partition has been
+	// acknowledged, claiming that one is wanted.
+	claimed, claiming bool
+	// suspect says that the membership was interrupted, and another member may
+	// have had the partition meanwhile.
+	suspect bool
+	// stopped says that no new try begins, since the partition is being given up,
+	// gone that it is not this member's any more.
+	stopped, gone bool
 }
 
 // lane holds the records of a key that are not done, in order.
@@ -55,6 +69,14 @@ type job struct {
 	running, placed, aside bool
 	// again says that another record of the same stream is done already.
 	again bool
+	// handed says that the partition went to another owner while the try was under
+	// way. Its outcome is told on the control topic, as that of the try handedAs of
+	// the run handedBy.
+	handed   bool
+	handedAs int
+	handedBy run
+	// void says that the log was cut off below the record: the try counts for nothing.
+	void bool
 	// letter is not nil when the record is given up, and has still to be buried.
 	letter *letter
 }
@@ -73,13 +95,69 @@ func (p *partition) pass(to int64) {
 }
 
 // cutOff takes note that what was read from an offset on is not there any more.
-func (p *partition) cutOff(at int64) {
-	p.cut = min(p.cut, at)
+// Other records may come at those offsets, so it is read again from there. It
+// returns the size of the records that are dropped.
+func (p *partition) cutOff(at int64) (bytes int64) {
+	for key, l := range p.lanes {
+		kept := l.jobs[:0]
+		for i, j := range l.jobs {
+			switch {
+			case j.record.Offset < at:
+			case i == 0 && j.running:
+				j.void = true
+			default:
+				bytes += j.size
+				continue
+			}
+			kept = append(kept, j)
+		}
+		clear(l.jobs[len(kept):])
+		if l.jobs = kept; len(kept) > 0 {
+			continue
+		}
+		l.stop()
+		delete(p.lanes, key)
+		p.forget(l)
+	}
+	p.bytes -= bytes
 	p.progress.cut(at)
+	p.next, p.known = min(p.next, at), min(p.known, at)
 	p.changed = true
+	return bytes
 }
 
-// roomToRead tells whether the progress will still fit into a commit when what
+// forget takes a lane from those that wait to be tried.
+func (p *partition) forget(l *lane) {
+	for _, waiting := range []*lanes{&p.ready, &p.retries} {
+		if i := slices.Index(*waiting, l); i >= 0 {
+			heap.Remove(waiting, i)
+		}
+	}
+}
+
+// laneAt gives the lane whose first record is at an offset, nil if that was not
+// read yet.
+func (p *partition) laneAt(offset int64) *lane {
+	for _, l := range p.lanes {
+		if l.first() == offset {
+			return l
+		}
+	}
+	return nil
+}
+
+// stop ends a lane's pause.
+func (l *lane) stop() {
+	if l.timer != nil {
+		l.timer.Stop()
+		l.timer = nil
+	}
+}
+
+// counts reports whether a job's try still counts for the partition's progress.
+func (p *partition) counts(j *job) bool { return !p.gone && !j.handed && !j.void }
+
+// roomToRead reports whether the progress will still fit into a commit when what
 // runs has been tried and another hole is passed. It tells of what was read before
 // already, by this member or another, and that takes no more room.
 func (p *partition) roomToRead() bool {
@@ -91,14 +169,14 @@ func (p *partition) roomToRead() bool {
 // that was down for a while would be asked for one record at a time.
 const retryRoom = 64
 
-// room tells whether the progress will still fit into a commit when one more
+// room reports whether the progress will still fit into a commit when one more
 // record has been tried. The first that is not done always has room.
 func (p *partition) room(j *job) bool {
 	if j.record.Offset == p.progress.base {
 		return true
 	}
 	tries := p.running + 1
-	if p.progress.tries[j.record.Offset] == 0 {
+	if !p.progress.past(j.record.Offset).tried() {
 		tries += retryRoom
 	}
 	return p.progress.fits(tries, p.next)

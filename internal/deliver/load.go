@@ -2,7 +2,6 @@ package deliver
 
 import (
 	"math"
-	"slices"
 	"sync"
 	"time"
 )
@@ -19,8 +18,7 @@ type Load struct {
 	WorkTime time.Duration
 	// WorkSpread is the standard deviation of that, in parts of WorkTime.
 	WorkSpread float64
-	// Partitions are those that this member owns, in order; none between two
-	// generations.
+	// Partitions are those that this member owns, in order.
 	Partitions []int32
 	// Running is how many tries are under way.
 	Running int
@@ -30,16 +28,8 @@ type Load struct {
 func (d *Delivery) Load() Load {
 	var l Load
 	l.WorkTime, l.WorkSpread = d.work.told()
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.generation == nil {
-		return l
-	}
-	for _, a := range d.generation.kg.Assignments[d.config.Topic] {
-		l.Partitions = append(l.Partitions, int32(a.ID))
-	}
-	slices.Sort(l.Partitions)
-	l.Keys, l.Running = d.generation.queue.load()
+	l.Partitions = d.queue.owned()
+	l.Keys, l.Running = d.queue.load()
 	return l
 }
 
@@ -52,12 +42,8 @@ func (d *Delivery) SetConcurrency(n int) {
 	d.limit()
 }
 
-// limit tells the generation how many tries may run at once. Needs the lock.
-func (d *Delivery) limit() {
-	if d.generation != nil {
-		d.generation.queue.limit(d.concurrency())
-	}
-}
+// limit tells the queue how many tries may run at once. Needs the lock.
+func (d *Delivery) limit() { d.queue.limit(d.concurrency()) }
 
 // concurrency is how many tries may run at once. Needs the lock.
 func (d *Delivery) concurrency() int {

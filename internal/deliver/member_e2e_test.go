@@ -40,11 +40,13 @@ type order struct {
 	Topic       string
 	Replies     string
 	Dead        string
+	Control     string
 	Upstream    string // URL
 	Attempts    int
 	Concurrency int
 	Least, Most time.Duration // of the pauses
 	Timeout     time.Duration
+	Drain       time.Duration
 }
 
 // deliverAsMember delivers until its standard input ends, which it also does
@@ -60,9 +62,9 @@ func deliverAsMember(text string) int {
 	defer client.Close()
 	producer := ingress.New(ingress.Config{Broker: client, Logger: log})
 	defer producer.Close()
-	d := New(Config{Broker: client, Producer: idempotent{producer}, Topic: o.Topic, Group: o.Topic, Logger: log}, Options{
+	d := New(Config{Broker: client, Producer: idempotent{producer}, Topic: o.Topic, Group: o.Topic, Control: o.Control, Logger: log}, Options{
 		Handler: newForward(o), Attempts: o.Attempts, BackoffMin: o.Least, BackoffMax: o.Most, Timeout: o.Timeout,
-		Concurrency: o.Concurrency, DeadLetter: o.Dead, MaxResponse: DefaultMaxResponse,
+		Concurrency: o.Concurrency, DeadLetter: o.Dead, MaxResponse: DefaultMaxResponse, Drain: o.Drain,
 	})
 	defer d.Close()
 	_, _ = io.Copy(io.Discard, os.Stdin)
@@ -112,8 +114,26 @@ func (f forward) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
 		w.Header().Set("Retry-After", after)
 	}
 	w.WriteHeader(response.StatusCode)
-	_, err = io.Copy(w, response.Body)
-	return err
+	if response.ContentLength >= 0 {
+		_, err = io.Copy(w, response.Body)
+		return err
+	}
+	flushed := http.NewResponseController(w)
+	for b := make([]byte, 1<<10); ; { // a part as it comes
+		n, err := response.Body.Read(b)
+		if n > 0 {
+			if _, err := w.Write(b[:n]); err != nil {
+				return err
+			}
+			_ = flushed.Flush()
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			panic(http.ErrAbortHandler)
+		}
+	}
 }
 
 // member is a process that delivers.
@@ -211,7 +231,7 @@ func (m *member) end() {
 // evictions counts how often the group has taken partitions from the process
 // before it had committed all.
 func (m *member) evictions() int {
-	return m.output.count("group took the partitions away") + m.output.count("last commit of a generation refused")
+	return m.output.count("partitions lost") + m.output.count("last commit of partitions refused")
 }
 
 // numberOf gives the number of a request by its path.

@@ -128,7 +128,6 @@ func TestCommitRefusedForGood(t *testing.T) {
 	virtually(t, func(t *testing.T, r *rig) {
 		core, logs := observer.New(zap.InfoLevel)
 		var code atomic.Int64
-		code.Store(12) // OffsetMetadataTooLarge
 		r.refuse(kmsg.OffsetCommit, &code, func(req kmsg.Request, code int16) kmsg.Response {
 			answer := req.ResponseKind().(*kmsg.OffsetCommitResponse)
 			for _, topic := range req.(*kmsg.OffsetCommitRequest).Topics {
@@ -144,7 +143,18 @@ func TestCommitRefusedForGood(t *testing.T) {
 			return answer
 		})
 		var tries atomic.Int64
-		r.deliver(options(func(w http.ResponseWriter, req *http.Request) error { tries.Add(1); return bad(w, req) }, func(o *Options) { o.Concurrency = 2 }), func(c *Config) { c.Logger = zap.New(core) })
+		r.deliver(options(func(w http.ResponseWriter, req *http.Request) error {
+			if req.Header.Get(HeaderStreamID) == "first" {
+				return nil
+			}
+			tries.Add(1)
+			return bad(w, req)
+		}, func(o *Options) { o.Concurrency = 2 }), func(c *Config) { c.Logger = zap.New(core) })
+		if _, err := r.put(t.Context(), testTopic, 0, r.request("first", "", "")); err != nil {
+			t.Fatal(err)
+		}
+		r.done(1)
+		code.Store(12) // OffsetMetadataTooLarge
 		r.send(5, keyless)
 		pass(10 * time.Minute)
 		if n := logs.FilterMessageSnippet("progress cannot be committed").Len(); n != 1 || tries.Load() != 2*2 {
@@ -208,10 +218,10 @@ func TestWindowsOfOthers(t *testing.T) {
 		pass(30 * time.Second)
 		r.deliver(options(echo))
 		pass(30 * time.Second)
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		if len(a.windows) != 2 {
-			t.Errorf("%d windows for two partitions", len(a.windows))
+		a.windows.mu.Lock()
+		defer a.windows.mu.Unlock()
+		if len(a.windows.of) != 2 {
+			t.Errorf("%d windows for two partitions", len(a.windows.of))
 		}
 	})
 }
@@ -243,7 +253,7 @@ func TestLateTryAndItsSuccessor(t *testing.T) {
 	called := false
 	c.underWay("s0", func() { called = true })
 	old()
-	c.take(Cancellation{Cancel: "s0", Expires: time.Now().Add(time.Hour).UnixMilli()}.Record().Value, time.Now())
+	c.take(Cancellation{Cancel: "s0", Expires: time.Now().Add(time.Hour).UnixMilli()}, time.Now())
 	if !called {
 		t.Error("not called off")
 	}

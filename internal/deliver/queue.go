@@ -1,7 +1,7 @@
 package deliver
 
 import (
-	"math"
+	"context"
 	"strconv"
 	"sync"
 	"time"
@@ -11,7 +11,7 @@ import (
 )
 
 // queue decides which record is tried next. It holds what was read of the
-// partitions of one generation and is not done.
+// partitions of this member and is not done.
 //
 // Records of one key stand in a lane and are tried one after the other; lanes
 // run side by side, whichever partition they are of, up to the concurrency. A
@@ -27,10 +27,19 @@ import (
 // Partitions take turns, so that none of them waits for another's backlog. Within
 // one the lane that begins first in the log is next.
 type queue struct {
+	// run is who commits.
+	run run
 	// begin starts a try on a goroutine of its own. It is called with the lock held.
 	begin func(*job)
-	// changed is called when there may be room for more records.
+	// changed is called when there may be room for more records, or something to
+	// commit.
 	changed func()
+	// claim is called when a partition needs a commit before its first try; nil
+	// where none does.
+	claim func()
+	// ended is told how a try has ended whose partition went to another owner. It
+	// is called without the lock, by the try's goroutine.
+	ended func(j *job, done bool)
 
 	mu         sync.Mutex
 	partitions map[int32]*partition
@@ -43,21 +52,19 @@ type queue struct {
 	// large records behind it holds up its partition no sooner than it must.
 	maxBytes int64
 	bytes    int64 // of the records held, for all partitions together
-	running  int   // tries that have a place
-	ending   int   // tries that have none any more
-	apart    int   // tries that hold up no other
-	ended    bool
-	closed   bool
-	// idle is closed when nothing runs any more after the end.
-	idle chan struct{}
+	// leaving are the partitions that are not held any more, with tries that run.
+	leaving map[*partition]struct{}
+	running int // tries that have a place
+	ending  int // tries that have none any more
+	apart   int // tries that hold up no other
 }
 
 func newQueue(concurrency int, maxBytes int64, begin func(*job), changed func()) *queue {
 	return &queue{
-		begin: begin, changed: changed,
+		begin: begin, changed: changed, ended: func(*job, bool) {},
 		partitions:  make(map[int32]*partition),
+		leaving:     make(map[*partition]struct{}),
 		concurrency: concurrency, maxBytes: maxBytes,
-		idle: make(chan struct{}),
 	}
 }
 
@@ -66,10 +73,13 @@ func newQueue(concurrency int, maxBytes int64, begin func(*job), changed func())
 func (q *queue) assign(number int32, p progress, seen *window, changed bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.partitions[number] = &partition{
+	added := &partition{
 		number: number, progress: p, seen: seen, changed: changed,
-		next: p.base, known: p.end(), cut: math.MaxInt64, lanes: make(map[string]*lane),
+		next: p.base, known: p.end(), lanes: make(map[string]*lane),
 	}
+	added.progress.owner = q.run
+	added.tries, added.cancel = context.WithCancelCause(context.Background())
+	q.partitions[number] = added
 	if changed {
 		q.changed()
 	}
@@ -85,7 +95,7 @@ func (q *queue) put(number int32, records []broker.Record, next int64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	p, ok := q.partitions[number]
-	if !ok || q.ended {
+	if !ok || p.stopped {
 		return
 	}
 	for _, r := range records {
@@ -153,7 +163,7 @@ func (q *queue) wanted(number int32) (int64, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	p, ok := q.partitions[number]
-	if !ok || q.ended {
+	if !ok || p.stopped || p.suspect {
 		return 0, false
 	}
 	room := q.bytes < (q.maxBytes+1)/2 || p.bytes < q.maxBytes/2/int64(len(q.partitions))
@@ -163,74 +173,124 @@ func (q *queue) wanted(number int32) (int64, bool) {
 // done ends a try after which the record need not be tried again.
 func (q *queue) done(j *job) {
 	q.mu.Lock()
-	defer q.mu.Unlock()
 	l, p := j.lane, j.partition()
-	if q.closed {
-		return
-	}
-	if j.record.Offset < p.cut {
+	handed := j.handed
+	if p.counts(j) {
 		p.progress.finish(j.record.Offset, j.record.Offset+1)
+		p.seen.add(j.id)
 	}
+	if !p.gone {
+		q.pop(l)
+		if len(l.jobs) > 0 {
+			q.enqueue(l)
+		}
+	}
+	q.ran(j)
+	q.mu.Unlock()
+	if handed {
+		q.ended(j, true)
+	}
+}
+
+// pop takes the first record out of its lane. Needs the lock.
+func (q *queue) pop(l *lane) {
+	p, j := l.partition, l.jobs[0]
 	p.bytes -= j.size
 	q.bytes -= j.size
 	l.jobs[0] = nil
-	l.jobs = l.jobs[1:]
-	if len(l.jobs) > 0 {
-		q.enqueue(l)
-	} else {
+	if l.jobs = l.jobs[1:]; len(l.jobs) == 0 {
 		delete(p.lanes, l.key)
 	}
-	p.seen.add(j.id)
-	q.ran(j)
 }
 
-// failed counts a failed try, gives how many there were, and asks whether that is
-// the end: both are committed together. The record keeps its place in the lane,
-// and the try its place among those that run.
-func (q *queue) failed(j *job, isLast func(tries int) bool) (tries int, last bool) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
+// note changes what is known of the record of a try. A try that was handed over
+// keeps that to itself until it ends. Needs the lock.
+func (q *queue) note(j *job, change func(*past)) past {
 	p := j.partition()
-	if q.closed || j.record.Offset >= p.cut {
-		return j.past.failed + 1, isLast(j.past.failed + 1)
+	if !p.counts(j) {
+		change(&j.past)
+		return j.past
 	}
 	p.changed = true
-	tries = p.progress.fail(j.record.Offset)
-	if last = isLast(tries); last {
-		p.progress.giveUp(j.record.Offset)
-	}
-	return tries, last
+	return p.progress.note(j.record.Offset, change)
 }
 
-// started notes that the answer to a record begins to go out.
-func (q *queue) started(j *job) {
+// failed counts a failed try, and asks how long to wait before the next one, and
+// whether there is to be none. All of that is committed together. The record keeps
+// its place in the lane, and the try its place among those that run.
+func (q *queue) failed(j *job, why cause, next func(tries int) (pause time.Duration, last bool)) (tries int, last bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if p := j.partition(); !q.closed && j.record.Offset < p.cut {
-		p.progress.start(j.record.Offset)
-		p.changed = true
+	e := q.note(j, func(e *past) {
+		e.fail()
+		e.code, e.reason = why.code, why.reason
+		var pause time.Duration
+		if pause, last = next(e.failed); last {
+			e.givenUp = true
+		} else if pause > 0 {
+			e.due = time.Now().Add(pause).Unix()
+		}
+	})
+	return e.failed, last
+}
+
+// cutShort counts a try that this process ends, and not the upstream.
+func (q *queue) cutShort(j *job) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.note(j, (*past).cutShort)
+}
+
+// giveUp notes that a record is not to be tried again.
+func (q *queue) giveUp(j *job) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.note(j, func(e *past) { e.givenUp = true })
+}
+
+// goesOn notes that a try is taking its time. Whoever takes over from a process
+// that died finds the mark, and counts a try that was cut short.
+func (q *queue) goesOn(j *job) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if j.running && j.partition().counts(j) {
+		q.note(j, func(e *past) { e.running = true })
+		q.changed()
 	}
+}
+
+// started notes that the answer to a record begins to go out, and reports whether
+// the try was handed over.
+func (q *queue) started(j *job) (handed bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.note(j, func(e *past) { e.started, e.running = true, true })
+	return j.handed
 }
 
 // park ends a try that is to be repeated after a pause.
 func (q *queue) park(j *job, pause time.Duration) {
 	q.mu.Lock()
-	defer q.mu.Unlock()
-	l := j.lane
-	if q.closed {
-		return
+	l, p := j.lane, j.partition()
+	handed := j.handed
+	if p.counts(j) {
+		p.progress.note(j.record.Offset, func(e *past) { e.running = false })
 	}
-	j.running = false
-	if !q.ended {
-		l.timer = time.AfterFunc(pause, func() {
-			q.mu.Lock()
-			defer q.mu.Unlock()
-			l.timer = nil
+	switch {
+	case p.gone, p.stopped:
+	case j.void: // other records are at its offset now
+		q.pop(l)
+		if len(l.jobs) > 0 {
 			q.enqueue(l)
-			q.dispatch()
-		})
+		}
+	default:
+		q.wait(l, pause)
 	}
 	q.ran(j)
+	q.mu.Unlock()
+	if handed {
+		q.ended(j, false)
+	}
 }
 
 // unpark ends the pause of a request that was called off: it is done, and its
@@ -240,57 +300,14 @@ func (q *queue) unpark(id string) {
 	defer q.mu.Unlock()
 	for _, p := range q.partitions {
 		for _, l := range p.lanes {
-			if l.timer != nil && l.jobs[0].id == id && l.timer.Stop() {
-				l.timer = nil
+			if l.timer != nil && l.jobs[0].id == id {
+				l.stop()
+				p.progress.note(l.first(), func(e *past) { e.due = 0 })
 				q.enqueue(l)
 			}
 		}
 	}
 	q.dispatch()
-}
-
-// end begins no more tries. The channel that it gives is closed when none runs.
-func (q *queue) end() <-chan struct{} {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.ended {
-		return q.idle
-	}
-	q.ended = true
-	for _, p := range q.partitions {
-		for _, l := range p.lanes {
-			if l.timer != nil {
-				l.timer.Stop()
-			}
-		}
-	}
-	if q.underWay() == 0 {
-		close(q.idle)
-	}
-	return q.idle
-}
-
-// close has the tries that still run count for nothing but a failure, which
-// they are told to have been already, and gives how many there are.
-func (q *queue) close() int {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	for _, p := range q.partitions {
-		for _, l := range p.lanes {
-			j := l.jobs[0]
-			if !j.running || j.record.Offset >= p.cut {
-				continue
-			}
-			// Who finds one of the marks does right by them; a count would take
-			// them away, and half an answer would be begun again.
-			if past := p.progress.past(j.record.Offset); !past.started && !past.givenUp {
-				p.progress.fail(j.record.Offset)
-				p.changed = true
-			}
-		}
-	}
-	q.closed = true
-	return q.underWay()
 }
 
 // move takes note that the log holds nothing where a partition was to be read:
@@ -305,8 +322,9 @@ func (q *queue) move(number int32, first, last int64) (behind, beyond bool) {
 		p.pass(first)
 		p.next, behind = first, true
 	case p.next > last:
-		p.cutOff(last)
+		q.bytes -= p.cutOff(last)
 		beyond = true
+		q.changed()
 	}
 	return behind, beyond
 }
@@ -316,7 +334,8 @@ func (q *queue) cut(number int32, at int64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if p, ok := q.partitions[number]; ok {
-		p.cutOff(at)
+		q.bytes -= p.cutOff(at)
+		q.changed()
 	}
 }
 
@@ -325,17 +344,19 @@ type standing struct {
 	partition int32
 	offset    int64
 	metadata  string
+	of        *partition
 }
 
-// changes gives what has changed since the last call.
+// changes gives what has changed since the last call. Of a partition that another
+// member may have had it gives nothing.
 func (q *queue) changes() []standing {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	var all []standing
 	for _, p := range q.partitions {
-		if p.changed {
+		if p.changed && !p.suspect {
 			p.changed = false
-			all = append(all, standing{p.number, p.progress.base, p.progress.encode()})
+			all = append(all, standing{p.number, p.progress.base, p.progress.encode(), p})
 		}
 	}
 	return all
@@ -346,6 +367,19 @@ func (q *queue) unchanged(all []standing) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, s := range all {
-		q.partitions[s.partition].changed = true
+		s.of.changed = true
 	}
+}
+
+// committed takes note that the broker has what changes gave.
+func (q *queue) committed(all []standing) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, s := range all {
+		if !s.of.claimed {
+			s.of.claiming, s.of.claimed = false, true
+			q.turn(s.of)
+		}
+	}
+	q.dispatch()
 }

@@ -1,6 +1,7 @@
 package deliver
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -60,7 +61,8 @@ func (b *bench) place(j *job) string {
 	return fmt.Sprintf("%d/%d", j.partition().number, j.record.Offset)
 }
 
-func never(int) bool { return false }
+// again has a try repeated.
+func again(int) (time.Duration, bool) { return 0, false }
 
 // A partition's backlog does not hold up another.
 func TestPartitionsTakeTurns(t *testing.T) {
@@ -138,7 +140,7 @@ func TestCrowdedProgress(t *testing.T) {
 			}
 		}
 		fail := func(j *job) {
-			b.failed(j, never)
+			b.failed(j, cause{}, again)
 			b.park(j, time.Second)
 		}
 		held, _ := all(fail)
@@ -277,19 +279,19 @@ func TestLogIsCutOff(t *testing.T) {
 	tries := slices.Clone(b.begun)
 	b.done(tries[1])
 	b.done(tries[4])
-	b.failed(tries[2], never)
-	b.failed(tries[5], never)
+	b.failed(tries[2], cause{}, again)
+	b.failed(tries[5], cause{}, again)
 	if _, beyond := b.move(0, 0, 3); !beyond {
 		t.Fatal("not noticed")
 	}
 	b.done(tries[3])
 	b.started(tries[5])
-	if n, last := b.failed(tries[5], func(n int) bool { return n == 1 }); n != 1 || !last {
+	if n, last := b.failed(tries[5], cause{}, func(n int) (time.Duration, bool) { return 0, n == 1 }); n != 1 || !last {
 		t.Errorf("%d %t", n, last)
 	}
 	b.done(tries[0])
 	p := b.partitions[0].progress
-	if p.base != 2 || len(p.done) > 0 || len(p.tries) != 1 || p.tries[2] != 1 {
+	if p.base != 2 || len(p.done) > 0 || len(p.tries) != 1 || p.tries[2].failed != 1 {
 		t.Errorf("%+v", p)
 	}
 	if _, beyond := b.move(7, 0, 3); beyond {
@@ -308,53 +310,6 @@ func TestLogBeginsLater(t *testing.T) {
 	if p := b.partitions[0].progress; p.base != 5 {
 		t.Errorf("%+v", p)
 	}
-}
-
-// A try that does not end with its generation has failed, whatever comes of it.
-func TestTryOutlivesItsGeneration(t *testing.T) {
-	b := newBench(3, 0)
-	b.put(0, records(0, 5), 5)
-	b.failed(b.begun[0], never)
-	b.park(b.begun[0], time.Hour)
-	late := slices.Clone(b.begun[1:])
-	idle := b.end()
-	if b.end() != idle || len(late) != 3 {
-		t.Fatalf("%d run", len(late))
-	}
-	if n := b.close(); n != 3 {
-		t.Errorf("%d were left", n)
-	}
-	b.done(late[0])
-	b.park(late[1], 0)
-	b.started(late[2])
-	if n, _ := b.failed(late[2], never); n != 1 {
-		t.Errorf("%d tries", n)
-	}
-	if p := b.partitions[0].progress; p.base != 0 || len(p.done) > 0 || len(p.tries) != 4 || p.tries[0] != 1 || p.tries[1] != 1 || p.tries[3] != 1 {
-		t.Errorf("%+v", p)
-	}
-	b.put(0, records(5, 6), 6)
-	if _, ok := b.wanted(0); ok || len(b.begun) != 4 {
-		t.Error("it goes on after the end")
-	}
-}
-
-// What runs before the end may go on, and then nothing is left.
-func TestQueueEnds(t *testing.T) {
-	b := newBench(1, 0)
-	b.put(0, records(0, 2), 2)
-	idle := b.end()
-	select {
-	case <-idle:
-		t.Fatal("idle with a try under way")
-	default:
-	}
-	b.done(b.take())
-	<-idle
-	if len(b.begun) > 0 {
-		t.Error("another try began")
-	}
-	<-newBench(1, 0).end()
 }
 
 // More may run at once from one moment to the next, and not fewer than run.
@@ -401,17 +356,21 @@ func TestPlaceIsFreeWhenHandlerReturns(t *testing.T) {
 	want(5, "when one is done")
 	b.park(b.begun[4], time.Hour) // whose handler was not called
 	want(6, "when one is parked")
-	idle := b.end()
+	numbers := []int32{0}
+	if n := b.stop(numbers); n != 4 {
+		t.Fatalf("%d run when it stops", n)
+	}
 	b.done(b.begun[5])
 	b.done(b.begun[1])
 	b.done(b.begun[2])
-	select {
-	case <-idle:
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if b.awaitIdle(ended, numbers) {
 		t.Fatal("idle with an answer under way")
-	default:
 	}
-	if n := b.close(); n != 1 || b.running != 0 {
-		t.Errorf("%d are left, %d with a place", n, b.running)
+	b.done(b.begun[3])
+	if !b.awaitIdle(t.Context(), numbers) || b.running != 0 || b.ending != 0 {
+		t.Errorf("%d with a place, %d without", b.running, b.ending)
 	}
 }
 

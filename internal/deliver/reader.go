@@ -3,6 +3,7 @@ package deliver
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -28,12 +29,19 @@ const (
 	rest = time.Second
 )
 
-// reader reads the partitions of a generation into its queue: one fetch at a
-// time for each broker that leads some of them.
+// reader reads the partitions of this member into its queue: one fetch at a time
+// for each broker that leads some of them.
 type reader struct {
-	g *generation
-	// stale holds one wish to look who leads what.
-	stale chan struct{}
+	d *Delivery
+	// stale holds one wish to look who leads what, regroup one word that the
+	// partitions are others.
+	stale, regroup chan struct{}
+
+	// assigning guards is and starts, and is held around the queue's lock.
+	assigning sync.Mutex
+	is        broker.Topic
+	// starts are the partitions to read.
+	starts map[int32]*start
 
 	mu sync.Mutex
 	// wakes hold a word each that there may be room again.
@@ -44,10 +52,42 @@ type reader struct {
 	stretches map[int32][]stretch
 }
 
-func newReader(g *generation) *reader {
+func newReader(d *Delivery) *reader {
 	return &reader{
-		g: g, stale: make(chan struct{}, 1),
+		d: d, stale: make(chan struct{}, 1), regroup: make(chan struct{}, 1), starts: make(map[int32]*start),
 		wakes: make(map[int32]chan struct{}), resting: make(map[int32]time.Time), stretches: make(map[int32][]stretch),
+	}
+}
+
+// topic gives the topic as it is known; without a name before the group was joined.
+func (r *reader) topic() broker.Topic {
+	r.assigning.Lock()
+	defer r.assigning.Unlock()
+	return r.is
+}
+
+// assign has partitions be read, from where the group has committed.
+func (r *reader) assign(topic broker.Topic, numbers []int32) {
+	r.assigning.Lock()
+	defer r.assigning.Unlock()
+	if len(numbers) > 0 || !slices.Equal(topic.Leaders, r.is.Leaders) || topic.ID != r.is.ID {
+		signal(r.regroup)
+	}
+	r.is = topic
+	for _, number := range numbers {
+		r.starts[number] = new(start)
+		r.forget(number)
+	}
+}
+
+// revoke has partitions not be read any more. After it none of them is given to
+// the queue.
+func (r *reader) revoke(numbers []int32) {
+	r.assigning.Lock()
+	defer r.assigning.Unlock()
+	for _, number := range numbers {
+		delete(r.starts, number)
+		signal(r.regroup)
 	}
 }
 
@@ -60,64 +100,81 @@ func (r *reader) wake() {
 	}
 }
 
-// run reads until ctx ends. It ends the generation when the topic is not what
-// it was when the partitions were shared out.
+// run reads until ctx ends.
 func (r *reader) run(ctx context.Context) {
-	starts, err := r.g.starts(ctx)
-	if err != nil {
-		return // ctx has ended
-	}
-	topic := r.g.topic
 	for ctx.Err() == nil {
-		led := make(map[int32][]int32)
-		for number := range starts {
-			if int(number) < len(topic.Leaders) && topic.Leaders[number] >= 0 {
-				led[topic.Leaders[number]] = append(led[topic.Leaders[number]], number)
-			}
-		}
 		reading, stop := context.WithCancel(ctx)
 		var working sync.WaitGroup
-		for leader, numbers := range led {
-			working.Go(func() { r.read(reading, leader, numbers, starts) })
+		topic, led := r.led()
+		for leader, starts := range led {
+			working.Go(func() { r.read(reading, topic, leader, starts) })
 		}
-		topic = r.look(ctx, topic)
+		r.look(ctx, topic)
 		stop()
 		working.Wait()
 	}
 }
 
-// look waits until the topic is led otherwise, and gives it. It ends the
-// generation when there are other partitions, or another topic of that name.
-func (r *reader) look(ctx context.Context, was broker.Topic) broker.Topic {
+// led gives the partitions to read, by the broker that leads them.
+func (r *reader) led() (broker.Topic, map[int32]map[int32]*start) {
+	r.assigning.Lock()
+	defer r.assigning.Unlock()
+	led := make(map[int32]map[int32]*start)
+	for number, s := range r.starts {
+		if int(number) >= len(r.is.Leaders) || r.is.Leaders[number] < 0 {
+			continue
+		}
+		leader := r.is.Leaders[number]
+		if led[leader] == nil {
+			led[leader] = make(map[int32]*start)
+		}
+		led[leader][number] = s
+	}
+	return r.is, led
+}
+
+// look waits until there are other partitions to read, or the topic is led
+// otherwise. When it has other partitions, or is another one, it has the group
+// share them out anew.
+func (r *reader) look(ctx context.Context, was broker.Topic) {
 	var pause backoff.Backoff
 	tick := time.NewTicker(lookInterval)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return was
+			return
+		case <-r.regroup:
+			return
 		case <-tick.C:
 		case <-r.stale:
 			if !pause.Sleep(ctx) {
-				return was
+				return
 			}
 		}
-		is, err := r.g.d.topic(ctx)
+		if was.Name == "" {
+			continue // nothing is assigned yet
+		}
+		is, err := r.d.topic(ctx)
 		switch {
 		case err != nil:
 			signal(r.stale)
 		case is.ID != was.ID || is.Partitions() != was.Partitions():
-			r.g.d.log.Info("topic is another one or has other partitions", r.g.fields(zap.Int32("before", was.Partitions()), zap.Int32("now", is.Partitions()))...)
-			r.g.over()
-			return was
+			r.d.log.Info("topic is another one or has other partitions", r.d.fields(zap.Int32("before", was.Partitions()), zap.Int32("now", is.Partitions()))...)
+			r.d.member.Rejoin()
 		case !slices.Equal(is.Leaders, was.Leaders):
-			return is
+			r.assigning.Lock()
+			if r.is.ID == is.ID {
+				r.is = is
+			}
+			r.assigning.Unlock()
+			return
 		}
 	}
 }
 
 // read fetches what one broker leads.
-func (r *reader) read(ctx context.Context, leader int32, numbers []int32, starts map[int32]*start) {
+func (r *reader) read(ctx context.Context, topic broker.Topic, leader int32, starts map[int32]*start) {
 	wake := make(chan struct{}, 1)
 	r.mu.Lock()
 	r.wakes[leader] = wake
@@ -125,26 +182,27 @@ func (r *reader) read(ctx context.Context, leader int32, numbers []int32, starts
 	// A broker may not know yet that it leads, and a connection may break: what is
 	// not ready is tried again, and does not hold up what is. Should another lead
 	// by now, ctx ends.
-	unready := slices.Clone(numbers)
+	numbers := slices.Sorted(maps.Keys(starts))
+	unready := slices.DeleteFunc(slices.Clone(numbers), func(number int32) bool { return starts[number].ready })
 	var again time.Time
 	var pause, readyPause backoff.Backoff
 	for round := 0; ctx.Err() == nil; round++ {
 		if len(unready) > 0 && !time.Now().Before(again) {
-			unready = r.ready(ctx, leader, unready, starts)
+			unready = r.ready(ctx, topic, leader, unready, starts)
 			if len(unready) > 0 {
 				signal(r.stale)
 				again = time.Now().Add(readyPause.Next())
 			}
 		}
-		q := r.request(leader, slices.DeleteFunc(slices.Clone(numbers), func(number int32) bool { return starts[number].unreadable }), round)
+		q := r.request(topic, leader, slices.DeleteFunc(slices.Clone(numbers), func(number int32) bool { return starts[number].unreadable }), round)
 		if len(q.From) == 0 {
 			r.await(ctx, wake)
 			continue
 		}
-		got, err := r.g.d.config.Broker.Fetch(ctx, q)
+		got, err := r.d.config.Broker.Fetch(ctx, q)
 		if err != nil {
 			if ctx.Err() == nil {
-				r.g.d.log.Debug("fetch of requests failed", r.g.fields(zap.Int32("broker", leader), zap.Error(err))...)
+				r.d.log.Debug("fetch of requests failed", r.d.fields(zap.Int32("broker", leader), zap.Error(err))...)
 				signal(r.stale)
 				pause.Sleep(ctx)
 			}
@@ -152,7 +210,7 @@ func (r *reader) read(ctx context.Context, leader int32, numbers []int32, starts
 		}
 		pause.Reset()
 		for i := range got {
-			r.take(&got[i], q.From)
+			r.take(topic, &got[i], q.From)
 		}
 	}
 }
@@ -163,7 +221,10 @@ const readyAtOnce = 8
 
 // ready makes partitions ready side by side, since for each some megabytes of its
 // log are read, and gives those that are not.
-func (r *reader) ready(ctx context.Context, leader int32, numbers []int32, starts map[int32]*start) (unready []int32) {
+func (r *reader) ready(ctx context.Context, topic broker.Topic, leader int32, numbers []int32, starts map[int32]*start) (unready []int32) {
+	if !r.committed(ctx, numbers, starts) {
+		return numbers
+	}
 	places := make(chan struct{}, readyAtOnce)
 	var working sync.WaitGroup
 	var mu sync.Mutex
@@ -171,7 +232,7 @@ func (r *reader) ready(ctx context.Context, leader int32, numbers []int32, start
 		places <- struct{}{}
 		working.Go(func() {
 			defer func() { <-places }()
-			if !r.g.ready(ctx, leader, number, starts[number]) {
+			if !r.start(ctx, topic, leader, number, starts[number]) {
 				mu.Lock()
 				defer mu.Unlock()
 				unready = append(unready, number)
@@ -196,46 +257,45 @@ func (r *reader) await(ctx context.Context, wake <-chan struct{}) {
 // request lists what to fetch. The list begins elsewhere each round: a broker
 // fills its answer in the order of the request, and a busy partition must not
 // starve those after it.
-func (r *reader) request(leader int32, numbers []int32, round int) broker.FetchRequest {
+func (r *reader) request(topic broker.Topic, leader int32, numbers []int32, round int) broker.FetchRequest {
 	q := broker.FetchRequest{Leader: leader, MaxWait: fetchWait, MaxBytes: fetchBytes}
 	for i := range numbers {
 		number := numbers[(i+round)%len(numbers)]
-		from, ok := r.g.queue.wanted(number)
+		from, ok := r.d.queue.wanted(number)
 		if !ok || r.rests(number) {
 			q.MaxWait = fetchBriefly
 			continue
 		}
-		q.From = append(q.From, broker.FetchFrom{Topic: r.g.d.config.Topic, ID: r.g.topic.ID, Partition: number, Offset: from, After: r.after(number)})
+		q.From = append(q.From, broker.FetchFrom{Topic: topic.Name, ID: topic.ID, Partition: number, Offset: from, After: r.after(number)})
 	}
 	return q
 }
 
 // take puts what a partition gave into the queue.
-func (r *reader) take(got *broker.Fetched, asked []broker.FetchFrom) {
+func (r *reader) take(topic broker.Topic, got *broker.Fetched, asked []broker.FetchFrom) {
 	err := got.Err
 	var cut *broker.CutError
 	switch {
 	case err == nil, errors.Is(err, broker.ErrBatchTooLarge):
 		if err != nil {
-			r.g.d.log.Error("records left out: nobody can read them", r.g.fields(zap.Int32("partition", got.Partition), zap.Error(err))...)
+			r.d.log.Error("records left out: nobody can read them", r.d.fields(zap.Int32("partition", got.Partition), zap.Error(err))...)
 		}
 		if i := slices.IndexFunc(asked, func(f broker.FetchFrom) bool { return f.Partition == got.Partition }); i >= 0 {
 			r.heed(got, asked[i].Offset)
 		}
-		r.g.queue.put(got.Partition, got.Records, got.Next)
+		r.d.queue.put(got.Partition, got.Records, got.Next)
 		return
 	case errors.As(err, &cut):
 		r.cutOff(got.Partition, cut.At)
 	case errors.Is(err, kafka.NotLeaderForPartition), errors.Is(err, kafka.LeaderNotAvailable), errors.Is(err, kafka.UnknownTopicOrPartition),
 		errors.Is(err, kafka.ReplicaNotAvailable), errors.Is(err, kafka.FencedLeaderEpoch), errors.Is(err, kafka.UnknownLeaderEpoch):
 	case errors.Is(err, broker.ErrUnknownTopicID), errors.Is(err, broker.ErrInconsistentTopicID):
-		r.g.over()
 	case errors.Is(err, kafka.OffsetOutOfRange):
-		r.reposition(got.Partition)
+		r.reposition(topic, got.Partition)
 	default:
 		// Anything else may pass, or be a batch that nobody can read. Skipping
 		// it would lose requests without a word, so the partition stands and says why.
-		r.g.d.log.Error("partition of requests cannot be read", r.g.fields(zap.Int32("partition", got.Partition), zap.Error(err))...)
+		r.d.log.Error("partition of requests cannot be read", r.d.fields(zap.Int32("partition", got.Partition), zap.Error(err))...)
 	}
 	r.mu.Lock()
 	r.resting[got.Partition] = time.Now().Add(rest)
@@ -256,21 +316,21 @@ func (r *reader) rests(number int32) bool {
 
 // reposition finds out what became of the log at the offset that was asked for:
 // retention took what was there, or the log was cut off by brokers that lost it.
-func (r *reader) reposition(number int32) {
+func (r *reader) reposition(topic broker.Topic, number int32) {
 	ctx, cancel := context.WithTimeout(context.Background(), rest)
 	defer cancel()
-	first, last, err := r.g.d.bounds(ctx, r.g.topic, number)
+	first, last, err := r.d.bounds(ctx, topic, number)
 	if err != nil {
-		r.g.d.log.Debug("ends of a log not known", r.g.fields(zap.Int32("partition", number), zap.Error(err))...)
+		r.d.log.Debug("ends of a log not known", r.d.fields(zap.Int32("partition", number), zap.Error(err))...)
 		return
 	}
-	fields := r.g.fields(zap.Int32("partition", number), zap.Int64("log_start", first), zap.Int64("log_end", last))
-	switch behind, beyond := r.g.queue.move(number, first, last); {
+	fields := r.d.fields(zap.Int32("partition", number), zap.Int64("log_start", first), zap.Int64("log_end", last))
+	switch behind, beyond := r.d.queue.move(number, first, last); {
 	case behind:
-		r.g.d.log.Error(goneText, fields...)
+		r.d.log.Error(goneText, fields...)
 	case beyond:
-		r.g.d.log.Error(shortText, fields...)
-		r.g.over()
+		r.d.log.Error(shortText, fields...)
+		r.forget(number)
 	}
 }
 

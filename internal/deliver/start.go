@@ -4,17 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
-	"github.com/segmentio/kafka-go"
 	"go.uber.org/zap"
 
-	"github.com/osmosis-gateway/caddy-osmosis/internal/backoff"
 	"github.com/osmosis-gateway/caddy-osmosis/internal/broker"
 	"github.com/osmosis-gateway/caddy-osmosis/record"
 )
 
 // start is where the group has committed that a partition goes on.
 type start struct {
+	// known says that the coordinator has told.
+	known bool
 	// offset is -1 where nothing was committed.
 	offset   int64
 	metadata string
@@ -23,67 +24,47 @@ type start struct {
 	ready, unreadable bool
 }
 
-// starts asks the coordinator where the generation's partitions go on. It
-// repeats that until ctx ends.
-func (g *generation) starts(ctx context.Context) (map[int32]*start, error) {
-	numbers := make([]int, 0, len(g.kg.Assignments[g.d.config.Topic]))
-	for _, a := range g.kg.Assignments[g.d.config.Topic] {
-		numbers = append(numbers, a.ID)
-	}
-	var pause backoff.Backoff
-	for {
-		starts, err := g.committed(ctx, numbers)
-		if err == nil {
-			return starts, nil
-		}
-		if pause.Failures() > 0 {
-			g.d.log.Debug("committed progress not known", g.fields(zap.Error(err))...)
-		}
-		if !pause.Sleep(ctx) {
-			return nil, context.Cause(ctx)
-		}
-	}
-}
-
-func (g *generation) committed(ctx context.Context, numbers []int) (map[int32]*start, error) {
-	if len(numbers) == 0 {
-		return nil, nil
+// committed asks the coordinator where partitions go on, and reports whether all
+// of them are known.
+func (r *reader) committed(ctx context.Context, numbers []int32, starts map[int32]*start) bool {
+	unknown := slices.DeleteFunc(slices.Clone(numbers), func(number int32) bool { return starts[number].known })
+	if len(unknown) == 0 {
+		return true
 	}
 	ctx, cancel := context.WithTimeout(ctx, sessionTimeout)
 	defer cancel()
-	answer, err := g.d.config.Broker.API().OffsetFetch(ctx, &kafka.OffsetFetchRequest{
-		GroupID: g.kg.GroupID, Topics: map[string][]int{g.d.config.Topic: numbers},
-	})
-	if err == nil {
-		err = answer.Error
-	}
-	if err != nil {
-		return nil, err
-	}
-	starts := make(map[int32]*start, len(numbers))
-	for _, p := range answer.Topics[g.d.config.Topic] {
-		if p.Error != nil {
-			return nil, p.Error
+	answer, err := r.d.member.Committed(ctx, unknown)
+	for number, c := range answer {
+		if s := starts[number]; s != nil {
+			s.known, s.offset, s.metadata = true, c.Offset, c.Metadata
 		}
-		starts[int32(p.Partition)] = &start{offset: p.CommittedOffset, metadata: p.Metadata}
 	}
-	if len(starts) < len(numbers) {
-		return nil, errors.New("the coordinator does not know all partitions")
+	if err != nil && ctx.Err() == nil {
+		r.d.log.Debug("committed progress not known", r.d.fields(zap.Error(err))...)
 	}
-	return starts, nil
+	return !slices.ContainsFunc(unknown, func(number int32) bool { return !starts[number].known })
 }
 
-// ready gives a partition to the queue: its progress, and the streams that are
+// start gives a partition to the queue: its progress, and the streams that are
 // done. Without them a record that is there twice would be tried twice. It
 // gives false when that could not be found out now.
-func (g *generation) ready(ctx context.Context, leader, number int32, s *start) bool {
+func (r *reader) start(ctx context.Context, topic broker.Topic, leader, number int32, s *start) bool {
 	if s.ready {
 		return true
 	}
-	log := g.d.log.With(g.fields(zap.Int32("partition", number))...)
+	log := r.d.log.With(r.d.fields(zap.Int32("partition", number))...)
 	p, err := parseProgress(s.offset, s.metadata)
 	if s.offset < 0 {
 		p, err = progress{}, nil
+	}
+	if r.d.queue.has(number) { // from before the membership was interrupted
+		if err == nil && p.owner == r.d.queue.owner() {
+			log.Info("membership was interrupted, and nobody else has had the partition")
+			r.settled(number, s, func() { r.d.queue.resume(number) })
+			return true
+		}
+		log.Warn("membership was interrupted, and another member has had the partition")
+		r.d.queue.drop([]int32{number}, errLost)
 	}
 	if err != nil {
 		// The partition stands still until someone has looked: to go on from
@@ -92,14 +73,14 @@ func (g *generation) ready(ctx context.Context, leader, number int32, s *start) 
 		s.ready, s.unreadable = true, true
 		return true
 	}
-	first, last, err := g.d.bounds(ctx, g.topic, number)
+	first, last, err := r.d.bounds(ctx, topic, number)
 	if err != nil {
 		if ctx.Err() == nil {
 			log.Debug("ends of a log not known", zap.Error(err))
 		}
 		return false
 	}
-	life := g.topic.ID.Incarnation()
+	life := topic.ID.Incarnation()
 	switch {
 	case s.offset < 0:
 		p = progress{base: first}
@@ -114,8 +95,17 @@ func (g *generation) ready(ctx context.Context, leader, number int32, s *start) 
 		p.finish(p.base, first)
 	}
 	p.incarnation = life
-	seen := g.d.window(number, life)
-	if err := g.recall(ctx, leader, number, seen, first, p.base); err != nil {
+	changed := s.offset >= 0 && p.base != s.offset
+	for offset, e := range p.tries {
+		// Its owner died in the middle of a try, or was cut off and could not hand
+		// it over.
+		if e.running {
+			p.note(offset, (*past).cutShort)
+			changed = true
+		}
+	}
+	seen := r.d.windows.window(number, life)
+	if err := r.recall(ctx, topic, leader, number, seen, first, p.base); err != nil {
 		if ctx.Err() == nil {
 			log.Debug("streams that are done not known", zap.Error(err))
 		}
@@ -123,9 +113,19 @@ func (g *generation) ready(ctx context.Context, leader, number int32, s *start) 
 	}
 	// An offset that was wrong is put right at once. Left until something is done,
 	// it would be right again by the time that the log has grown up to it.
-	g.queue.assign(number, p, seen, s.offset >= 0 && p.base != s.offset)
-	s.ready = true
+	r.settled(number, s, func() { r.d.queue.assign(number, p, seen, changed) })
+	r.d.handovers.settle(number)
 	return true
+}
+
+// settled hands a partition to the queue, unless it was revoked meanwhile.
+func (r *reader) settled(number int32, s *start, to func()) {
+	r.assigning.Lock()
+	defer r.assigning.Unlock()
+	s.ready = true
+	if r.starts[number] == s {
+		to()
+	}
 }
 
 // maxRecalled bounds what is read of a partition to learn what was done lately.
@@ -134,7 +134,7 @@ const maxRecalled = 16 << 20
 // recall completes the window of a partition with what others did: the streams
 // of the last records before base. The last come first, and it stops at what
 // the window has, at maxSeen records, and at maxRecalled bytes.
-func (g *generation) recall(ctx context.Context, leader, number int32, w *window, first, base int64) error {
+func (r *reader) recall(ctx context.Context, topic broker.Topic, leader, number int32, w *window, first, base int64) error {
 	const step = 4096 // records at a time
 	oldest := max(first, base-maxSeen)
 	if w.to > oldest && w.to <= base {
@@ -144,7 +144,7 @@ func (g *generation) recall(ctx context.Context, leader, number int32, w *window
 	bytes := 0
 	for to := base; to > oldest && bytes < maxRecalled; {
 		from := max(oldest, to-step)
-		ids, size, err := g.streamsIn(ctx, leader, number, from, to)
+		ids, size, err := r.streamsIn(ctx, topic, leader, number, from, to)
 		if err != nil {
 			return err
 		}
@@ -162,11 +162,11 @@ func (g *generation) recall(ctx context.Context, leader, number int32, w *window
 }
 
 // streamsIn reads the stream ids of the records between two offsets.
-func (g *generation) streamsIn(ctx context.Context, leader, number int32, from, to int64) (ids []string, bytes int, err error) {
+func (r *reader) streamsIn(ctx context.Context, topic broker.Topic, leader, number int32, from, to int64) (ids []string, bytes int, err error) {
 	for from < to {
-		got, err := g.d.config.Broker.Fetch(ctx, broker.FetchRequest{
+		got, err := r.d.config.Broker.Fetch(ctx, broker.FetchRequest{
 			Leader: leader, MaxBytes: fetchBytes,
-			From: []broker.FetchFrom{{Topic: g.d.config.Topic, ID: g.topic.ID, Partition: number, Offset: from}},
+			From: []broker.FetchFrom{{Topic: topic.Name, ID: topic.ID, Partition: number, Offset: from}},
 		})
 		if err != nil {
 			return nil, 0, err

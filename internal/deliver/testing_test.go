@@ -47,7 +47,7 @@ func virtually(t *testing.T, test func(t *testing.T, r *rig), more ...kfake.Opt)
 	synctest.Test(t, func(t *testing.T) {
 		r := &rig{t: t, log: zaptest.NewLogger(t, zaptest.Level(zap.WarnLevel))}
 		cluster, err := kfake.NewCluster(append([]kfake.Opt{kfake.NumBrokers(1), kfake.Ports(9092), kfake.ListenFn(r.network.Listen),
-			kfake.SeedTopics(1, testTopic, testReplies, testDead, testControl)}, more...)...)
+			kfake.SeedTopics(1, testTopic, testReplies, testDead, testControl), kfake.SeedTopics(12, "spread")}, more...)...)
 		if err != nil {
 			t.Fatal(err)
 		}

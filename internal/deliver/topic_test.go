@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -267,25 +268,23 @@ func TestPartitionCannotBeRead(t *testing.T) {
 	})
 }
 
-// What nobody can read is left out, and a topic that is another one ends the
-// generation.
+// What nobody can read is left out, and a partition that gave an error rests.
 func TestTake(t *testing.T) {
-	virtually(t, func(t *testing.T, r *rig) {
-		d := &Delivery{config: Config{Topic: testTopic, Broker: r.client, MaxBytes: 1 << 20}, log: r.log}
-		d.current.Store(&Options{Concurrency: 1})
-		g := newGeneration(d, &kafka.Generation{GroupID: testGroup}, broker.Topic{})
-		g.queue.assign(0, progress{}, newWindow(0), false)
-		g.reader.take(&broker.Fetched{Partition: 0, Next: 5, Err: broker.ErrBatchTooLarge}, nil)
-		if at, ok := g.queue.wanted(0); at != 5 || !ok || g.reader.rests(0) {
+	synctest.Test(t, func(t *testing.T) {
+		d := offline()
+		d.reader = newReader(d)
+		d.queue.assign(0, progress{}, newWindow(0), false)
+		topic := broker.Topic{Name: testTopic}
+		d.reader.take(topic, &broker.Fetched{Partition: 0, Next: 5, Err: broker.ErrBatchTooLarge}, nil)
+		if at, ok := d.queue.wanted(0); at != 5 || !ok || d.reader.rests(0) {
 			t.Errorf("%d %t", at, ok)
 		}
-		g.reader.take(&broker.Fetched{Partition: 0, Err: broker.ErrUnknownTopicID}, nil)
-		<-g.outdated
-		if !g.reader.rests(0) {
+		d.reader.take(topic, &broker.Fetched{Partition: 0, Err: broker.ErrUnknownTopicID}, nil)
+		if !d.reader.rests(0) {
 			t.Error("a partition that gave an error is asked again at once")
 		}
 		pass(rest)
-		if g.reader.rests(0) {
+		if d.reader.rests(0) {
 			t.Error("it rests for ever")
 		}
 	})

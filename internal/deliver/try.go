@@ -1,9 +1,12 @@
 package deliver
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
+	"net/http"
 	"time"
 
 	"go.uber.org/zap"
@@ -18,154 +21,171 @@ const (
 	reportAfter = 100 * time.Millisecond
 	// replyTimeout bounds one produce call; what was not taken is sent again.
 	replyTimeout = 10 * time.Second
+	// retryInterval is the pause before what the broker did not take is sent again,
+	// mayInterval how often a reply looks whether it may be produced.
+	retryInterval = time.Second
+	mayInterval   = 100 * time.Millisecond
 )
 
 // headerReplay marks a dead letter that was put back on its topic. It is tried
 // anew although its stream has been done.
 const headerReplay = "osmosis-replay"
 
-// unknownReason is why a request was given up by a member that did not get to the
-// dead letter: only that and the number of tries is committed.
-const unknownReason = "its tries are used up; why the last one failed is not known, since the process that made it ended, or lost the partition to another, in the middle"
+// Why a request is given up whose last try did not fail in this process.
+const (
+	unknownReason = "its tries are used up; why the last one failed is not known, since there was no room for that in the progress that was committed"
+	cutReason     = "the answer broke off: the gateway that had it was stopped, was killed or was out of reach of Kafka for too long"
+)
+
+var killerReason = fmt.Sprintf("%d tries were cut short because the gateway that made them was killed or was out of reach of Kafka for too long; the request may be what ends it", maxCuts)
+
+// letter is what is known of why a request was given up by who had it before.
+func (p past) letter(request record.Request) letter {
+	l := letter{request: request, attempts: p.failed, code: p.code, reason: p.reason}
+	if l.reason == "" {
+		l.reason = cmp.Or(http.StatusText(p.code), unknownReason)
+	}
+	return l
+}
 
 // try has a record answered, and sees to what follows from the answer. It runs
 // on a goroutine of its own, and ends with one of the queue's done and park.
-func (g *generation) try(j *job) {
-	log := g.d.log.WithLazy(g.fields(zap.Int32("partition", j.partition().number), zap.Int64("offset", j.record.Offset), zap.String("stream", j.id))...)
+func (d *Delivery) try(j *job) {
+	log := d.log.WithLazy(d.fields(zap.Int32("partition", j.partition().number), zap.Int64("offset", j.record.Offset), zap.String("stream", j.id))...)
 	request, err := record.ParseRequest(j.record.Record)
-	options := g.d.options()
+	options := d.options()
 	_, replay := j.record.Header(headerReplay)
 	if replay {
 		request.Expires = time.Time{} // its client has gone, and somebody wants it done all the same
 	}
 	switch {
 	case j.letter != nil:
-		g.queue.aside(j)
-		g.bury(j, log, options, *j.letter)
+		d.queue.aside(j)
+		d.bury(j, log, options, *j.letter)
 		return
 	case err != nil:
-		g.bury(j, log, options, letter{request: addressee(j), reason: err.Error()})
+		d.bury(j, log, options, letter{request: addressee(j), reason: err.Error()})
 		return
 	case j.again && !replay:
 		log.Debug("request was done before")
-		g.queue.done(j)
+		d.queue.done(j)
 		return
-	case g.d.control.has(j.id):
+	case d.control.has(j.id):
 		log.Debug("request was cancelled")
-		g.queue.done(j)
+		d.queue.done(j)
 		return
 	case j.past.givenUp || j.past.failed >= options.Attempts:
 		// Whoever counted them did not get to the dead letter.
-		g.bury(j, log, options, letter{request: request, attempts: j.past.failed, reason: unknownReason})
+		d.bury(j, log, options, j.past.letter(request))
 		return
 	case j.past.started && !options.RetryStarted:
-		// A process ended in the middle of the answer.
-		g.bury(j, log, options, letter{request: request, attempts: j.past.failed + 1, reason: errAborted.Error()})
+		d.bury(j, log, options, letter{request: request, attempts: j.past.failed + 1, reason: cutReason})
+		return
+	case j.past.cuts >= maxCuts:
+		d.bury(j, log, options, letter{request: request, attempts: j.past.failed + j.past.cuts, reason: killerReason})
 		return
 	case expired(request):
 		if j.past.failed == 0 {
 			// It stays on its topic until that forgets it; its stream has ended by itself.
 			log.Warn("request expired before it was tried")
-			g.queue.done(j)
+			d.queue.done(j)
 			return
 		}
-		g.bury(j, log, options, letter{request: request, attempts: j.past.failed, reason: "expired before it could be tried again"})
+		d.bury(j, log, options, letter{request: request, attempts: j.past.failed, reason: "expired before it could be tried again"})
 		return
-	case !g.holds():
-		g.queue.park(j, heartbeat)
+	case !d.may(j):
+		d.queue.park(j, retryInterval)
 		return
 	}
 	started := func(ctx context.Context) error {
-		g.queue.started(j)
-		return g.committer.now(ctx)
-	}
-	attempt := j.past.failed + 1
-	if j.past.started {
-		// Half an answer of a try that nobody counted is on the stream. This one
-		// needs another number, by which its parts are told from those.
-		g.queue.failed(j, func(int) bool { return false })
-		if err := g.committer.now(g.tries); err != nil {
-			g.queue.park(j, heartbeat)
-			return
+		if d.queue.started(j) {
+			return d.handovers.started(ctx, j)
 		}
-		attempt++
+		return d.committer.now(ctx, j.partition())
 	}
-	result := g.answer(j, request, attempt, started, options)
+	result := d.answer(j, request, j.past.number(), started, options)
 	switch result.verdict {
 	case replied, calledOff:
-		g.queue.done(j)
-	case unsent:
-		// What the handler did stays done, but nobody knows: the next owner of
-		// the partition tries it again, unless this was the last try.
-		log.Warn("reply not produced", zap.Error(result.err))
-		g.queue.failed(j, func(int) bool { return false })
-		g.queue.park(j, heartbeat)
+		d.queue.done(j)
+	case cut:
+		// Whoever has the partition next, or has it already, tries it again unless
+		// half an answer is out.
+		log.Info("try cut short", zap.Error(result.err))
+		d.queue.cutShort(j)
+		d.queue.park(j, retryInterval)
 	default:
-		g.fail(j, log, options, request, result)
+		d.fail(j, log, options, request, result)
 	}
 }
 
 func expired(r record.Request) bool { return !r.Expires.IsZero() && !time.Now().Before(r.Expires) }
 
 // fail counts a failed try. The count is committed before anything else is done
-// about it: otherwise who takes over would not know of this try.
-func (g *generation) fail(j *job, log *zap.Logger, options Options, request record.Request, result result) {
+// about it: otherwise who takes over would not know of this try. What follows from
+// a try that was handed over is for the partition's owner to see to.
+func (d *Delivery) fail(j *job, log *zap.Logger, options Options, request record.Request, result result) {
 	var pause time.Duration
-	n, last := g.queue.failed(j, func(n int) bool {
+	n, last := d.queue.failed(j, cause{result.code, result.reason}, func(n int) (time.Duration, bool) {
 		pause = max(pauseAfter(n, options), min(result.retryAfter, maxRetryAfter))
-		return result.verdict == hopeless || result.verdict == broken && !options.RetryStarted || n >= options.Attempts ||
+		return pause, result.verdict == hopeless || result.verdict == broken && !options.RetryStarted || n >= options.Attempts ||
 			!request.Expires.IsZero() && time.Now().Add(pause).After(request.Expires)
 	})
-	if err := g.committer.now(g.tries); err != nil {
-		g.queue.park(j, heartbeat) // the last commit has it
-		return
-	}
-	if last {
-		g.bury(j, log, options, letter{request: request, attempts: n, code: result.code, reason: result.reason})
-		return
-	}
-	next := time.Now().Add(pause)
 	log.Debug("try failed", zap.Int("attempt", n), zap.Int("code", result.code), zap.String("reason", result.reason), zap.Duration("pause", pause))
-	g.report(request, record.Status{
-		Status: record.StateRetrying, Attempt: n, Code: result.code, Reason: result.reason, RetryAt: next,
-	})
-	g.queue.park(j, pause)
+	if d.queue.standing(j) != handed {
+		if err := d.committer.now(j.partition().tries, j.partition()); err != nil {
+			d.queue.park(j, retryInterval) // the partition is lost
+			return
+		}
+		if last {
+			d.bury(j, log, options, letter{request: request, attempts: n, code: result.code, reason: result.reason})
+			return
+		}
+	}
+	if !last {
+		d.report(j, request, record.Status{
+			Status: record.StateRetrying, Attempt: n, Code: result.code, Reason: result.reason, RetryAt: time.Now().Add(pause),
+		})
+	}
+	d.queue.park(j, pause)
 }
 
 // report tells the client how its request stands. It is told once, and what
 // cannot be told now is soon out of date.
-func (g *generation) report(request record.Request, status record.Status) {
-	if request.ReplyTopic == "" || g.ended() != nil {
+func (d *Delivery) report(j *job, request record.Request, status record.Status) {
+	if request.ReplyTopic == "" || !d.may(j) {
 		return
 	}
-	ctx, cancel := context.WithTimeout(g.tries, replyTimeout)
+	ctx, cancel := context.WithTimeout(j.partition().tries, replyTimeout)
 	defer cancel()
-	if err := g.d.config.Producer.Produce(ctx, request.ReplyTopic, request.ReplyPartition, request.Report(status).Record()); err != nil {
-		g.d.log.Debug("state of a request not told", zap.String("stream", request.StreamID), zap.Error(err))
+	if err := d.config.Producer.Produce(ctx, request.ReplyTopic, request.ReplyPartition, request.Report(status).Record()); err != nil {
+		d.log.Debug("state of a request not told", zap.String("stream", request.StreamID), zap.Error(err))
 	}
 }
 
 // reply puts a reply on the reply topic, and repeats that until the broker has
-// it or the generation is over. Sent twice it does no harm: the first end of a
-// stream is its end.
-func (g *generation) reply(r record.Reply, request record.Request) error {
+// it or the try is lost. While it is not sure that the try is nobody else's, it
+// waits. Sent twice a reply does no harm: the first end of a stream is its end.
+func (d *Delivery) reply(j *job, r record.Reply, request record.Request) error {
 	if request.ReplyTopic == "" {
 		return nil
 	}
 	rec := r.Record()
+	tries := j.partition().tries
 	for {
-		if err := g.ended(); err != nil {
+		if err := context.Cause(tries); err != nil {
 			return err
 		}
-		ctx, cancel := context.WithTimeout(g.tries, replyTimeout)
-		err := g.d.config.Producer.Produce(ctx, request.ReplyTopic, request.ReplyPartition, rec)
+		if !d.may(j) {
+			pauseFor(tries, mayInterval)
+			continue
+		}
+		ctx, cancel := context.WithTimeout(tries, replyTimeout)
+		err := d.config.Producer.Produce(ctx, request.ReplyTopic, request.ReplyPartition, rec)
 		cancel()
 		if err == nil || errors.Is(err, ErrTooLarge) || errors.Is(err, ErrRefused) {
 			return err
 		}
-		if !pauseFor(g.tries, time.Second) {
-			return context.Cause(g.tries)
-		}
+		pauseFor(tries, retryInterval)
 	}
 }
 

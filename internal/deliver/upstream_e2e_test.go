@@ -38,18 +38,18 @@ type upstream struct {
 	overlaps  int // tries that began while another of the same request ran
 }
 
-// outcome is what an upstream makes of a try: a status, and how long it takes.
+// decision is what an upstream makes of a try: a status, and how long it takes.
 // 0 is no answer, until the other side has had enough.
-type outcome func(n, attempt int) (status int, takes time.Duration)
+type decision func(n, attempt int) (status int, takes time.Duration)
 
-func newUpstream(t *testing.T, decide outcome) *upstream {
+func newUpstream(t *testing.T, decide decision) *upstream {
 	u := &upstream{tries: make(map[int][]*tried), now: make(map[string]int), peak: make(map[string]int)}
 	u.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { u.serve(t, decide, w, r) }))
 	t.Cleanup(u.Close)
 	return u
 }
 
-func (u *upstream) serve(t *testing.T, decide outcome, w http.ResponseWriter, r *http.Request) {
+func (u *upstream) serve(t *testing.T, decide decision, w http.ResponseWriter, r *http.Request) {
 	n, err := numberOf(r.RequestURI)
 	attempt, err2 := strconv.Atoi(r.Header.Get(HeaderAttempt))
 	if err != nil || err2 != nil {

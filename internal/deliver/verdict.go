@@ -19,8 +19,8 @@ const (
 	broken
 	// hopeless: no other try will do better.
 	hopeless
-	// unsent: there was one, and the broker did not take it.
-	unsent
+	// cut: this process cannot go on with it, for reasons of its own.
+	cut
 	// calledOff: nobody wants it any more.
 	calledOff
 )
@@ -51,12 +51,14 @@ func (w *response) result(ctx context.Context, err error) result {
 	case errors.Is(err, ErrTooLarge):
 		r.verdict, r.reason = hopeless, "the broker takes no record of the answer's size; raise max.message.bytes of the reply topic, or have the site send smaller headers"
 		return r
-	case errors.Is(err, errUnsent) && w.parts == 0:
-		r.verdict = unsent
+	case cutShort(cause), cutShort(err):
+		r.verdict = cut
+		if cause != nil {
+			r.err = cause
+		}
 		return r
 	case errors.Is(err, errUnsent):
-		// Half an answer is out, and nobody will send its rest.
-		r.reason = "the rest of the answer could not be sent"
+		r.reason = "the answer could not be sent"
 	case errors.Is(w.err, errTooLong) || errors.Is(w.err, errLongEvent): // whatever the handler made of it
 		r.verdict, r.reason = hopeless, w.err.Error()
 		return r

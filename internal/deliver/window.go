@@ -1,5 +1,11 @@
 package deliver
 
+import (
+	"maps"
+	"slices"
+	"sync"
+)
+
 // maxSeen bounds the streams that a window remembers.
 const maxSeen = 100_000
 
@@ -41,4 +47,31 @@ func (w *window) add(id string) {
 func (w *window) has(id string) bool {
 	_, ok := w.ids[id]
 	return ok
+}
+
+// windows are those of the partitions of this member.
+type windows struct {
+	mu sync.Mutex
+	of map[int32]*window
+}
+
+func newWindows() *windows { return &windows{of: make(map[int32]*window)} }
+
+// keep drops the windows of partitions that others have now: what those do has
+// to be read from the log anyway.
+func (w *windows) keep(owned []int32) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	maps.DeleteFunc(w.of, func(number int32, _ *window) bool { return !slices.Contains(owned, number) })
+}
+
+// window gives what is known of the streams of a partition that are done, in this
+// life of the topic.
+func (w *windows) window(number int32, incarnation uint32) *window {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if known := w.of[number]; known == nil || known.incarnation != incarnation {
+		w.of[number] = newWindow(incarnation)
+	}
+	return w.of[number]
 }
