@@ -35,7 +35,8 @@ type GroupConfig struct {
 
 	// Assigned is told every new assignment. Revoke is asked to give partitions
 	// up. Both are called from one goroutine, one at a time, and the group's next
-	// rebalance waits for them. They must not call Leave.
+	// rebalance waits for them. They may be called before JoinGroup has returned,
+	// and must not call Leave.
 	//
 	// Revoke is called while the member still owns the partitions, so that
 	// commits are accepted, and returns when they may go to another member. Its

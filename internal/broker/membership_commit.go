@@ -17,6 +17,7 @@ func (m *Membership) Commit(ctx context.Context, offsets []CommitOffset) error {
 	if len(offsets) == 0 {
 		return nil
 	}
+	var refused error // because of a rebalance, as said last
 	for {
 		m.mu.Lock()
 		id, generation, idle, changed := m.id, m.generation, m.phase == idle, m.changed
@@ -38,9 +39,13 @@ func (m *Membership) Commit(ctx context.Context, offsets []CommitOffset) error {
 			if idle {
 				signal(m.nudge) // which finds out whether the group still knows this member
 			}
-		case !isAny(err, kafka.RebalanceInProgress):
+		case isAny(err, kafka.RebalanceInProgress):
+		case refused != nil && over(ctx):
+			return fmt.Errorf("commit in group %q: %w: %w", m.config.Group, err, refused)
+		default:
 			return fmt.Errorf("commit in group %q: %w", m.config.Group, err)
 		}
+		refused = err
 		select {
 		case <-changed:
 		case <-time.After(retryPause):

@@ -123,7 +123,10 @@ func (p *peer) join(change ...func(*GroupConfig)) {
 		f(&c)
 	}
 	c.Logger = p.log
+	ready := make(chan struct{}) // when callbacks can use the membership
+	defer close(ready)
 	c.Assigned = func(a Assignment) {
+		<-ready
 		p.mu.Lock()
 		p.told = append(p.told, a)
 		for _, n := range a.Gained {
@@ -137,6 +140,7 @@ func (p *peer) join(change ...func(*GroupConfig)) {
 	}
 	if c.Revoke == nil {
 		c.Revoke = func(ctx context.Context, partitions []int32) {
+			<-ready
 			if !slices.IsSorted(partitions) || !p.Holds() {
 				p.t.Errorf("asked to give up %v, held: %v", partitions, p.Holds())
 			}
