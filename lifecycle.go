@@ -219,10 +219,12 @@ func (a *App) Start() error {
 	if err != nil {
 		return err
 	}
+	a.plan.hub.Fingerprint = keys.Fingerprint()
 	i, err := a.plan.acquire()
 	if err != nil {
 		return err
 	}
+	i.hub.SetFingerprint(a.plan.hub.Fingerprint) // where it is shared with a configuration of other keys
 	a.inside, a.keys, a.shared = i, keys, newShare(i, a.plan.insideKey)
 	close(a.started)
 	headroom()

@@ -12,7 +12,7 @@ import (
 // The bounds of what members say to each other, which are foreign bytes.
 const (
 	maxGroupData    = 1 << 20 // of one member
-	maxFingerprint  = 64
+	maxFingerprint  = 248
 	maxFingerprints = 16
 	// dataVersion comes first in the user data.
 	dataVersion = 1

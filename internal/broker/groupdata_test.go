@@ -32,7 +32,7 @@ func TestSubscription(t *testing.T) {
 	many := kmsg.ConsumerMemberMetadata{Version: 2, Topics: []string{"a", "b"}, UserData: []byte{dataVersion, 0, 0}}
 	old := kmsg.ConsumerMemberMetadata{Version: 1, Topics: []string{"orders"}, UserData: []byte{dataVersion, 0, 0}}
 	bare := kmsg.ConsumerMemberMetadata{Version: 2, Topics: []string{"orders"}}
-	long := kmsg.ConsumerMemberMetadata{Version: 2, Topics: []string{"orders"}, UserData: append([]byte{dataVersion, 0, maxFingerprint + 1}, make([]byte, 200)...)}
+	long := kmsg.ConsumerMemberMetadata{Version: 2, Topics: []string{"orders"}, UserData: append([]byte{dataVersion, 0, maxFingerprint + 1}, make([]byte, 300)...)}
 	for name, b := range map[string][]byte{
 		"nothing": nil, "noise": []byte("hello"), "another version": foreign.AppendTo(nil), "many topics": many.AppendTo(nil),
 		"without claims": old.AppendTo(nil), "without user data": bare.AppendTo(nil), "a long fingerprint": long.AppendTo(nil),

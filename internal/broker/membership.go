@@ -29,7 +29,7 @@ type GroupConfig struct {
 	// the member leaves. Revoke has a context of its own.
 	Leave time.Duration
 	// Fingerprint is compared among the members; see Assignment.Fingerprints. An
-	// empty one is not compared. It may have 64 bytes.
+	// empty one is not compared. What is beyond 248 bytes is cut off.
 	Fingerprint string
 	Logger      *zap.Logger
 

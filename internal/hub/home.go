@@ -2,12 +2,11 @@ package hub
 
 import (
 	"context"
-	"errors"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/segmentio/kafka-go"
 	"go.uber.org/zap"
 
 	"github.com/osmosis-gateway/caddy-osmosis/internal/broker"
@@ -18,15 +17,14 @@ const (
 	// Its streams do not wait for that, since any gateway serves them; only the
 	// tokens of the others name partitions that nobody tails in the meantime.
 	sessionTimeout   = 10 * time.Second
-	rebalanceTimeout = 10 * time.Second
+	rebalanceTimeout = 30 * time.Second
 	heartbeat        = 3 * time.Second
 
 	// commitInterval is how often positions are committed, and the topic is
 	// looked at for growth.
 	commitInterval = 5 * time.Second
 
-	// leaveTimeout bounds how long leaving the group may take before its
-	// connections are cut.
+	// leaveTimeout bounds how long leaving the group may take.
 	leaveTimeout = 3 * time.Second
 )
 
@@ -39,13 +37,20 @@ func GroupOf(topic string) string { return "osmosis.gateways." + topic }
 // The group shares the partitions out among the gateways; those that fall to
 // this one are its home partitions, and the tokens it issues name them.
 //
-// Membership decides nothing else. While a generation of the group ends and
-// until the next one is known, also while the group's broker is down, the last
-// assignment stays in force: two gateways that name the same partition for a
-// while do no harm.
+// Membership decides nothing else. While it is interrupted, also while the
+// group's broker is down, the last assignment stays in force: two gateways that
+// name the same partition for a while do no harm.
 type home struct {
 	config     homeConfig
 	partitions atomic.Pointer[[]int32]
+	// count is how many partitions were shared out, or will be.
+	count atomic.Int32
+
+	mu          sync.Mutex
+	member      *broker.Membership // nil before the topic is there
+	fingerprint string
+	// differing are the fingerprints as they were found to differ last.
+	differing []string
 }
 
 type homeConfig struct {
@@ -62,13 +67,15 @@ type homeConfig struct {
 	// onHome is told each new assignment, sorted, maybe empty. It is called
 	// from one goroutine at a time, and its argument may be kept but not changed.
 	onHome func([]int32)
+	// fingerprint says which keys open tokens here; see Config.Fingerprint.
+	fingerprint string
 }
 
 func newHome(c homeConfig) *home {
 	if c.group == "" {
 		c.group = GroupOf(c.topic)
 	}
-	return &home{config: c}
+	return &home{config: c, fingerprint: c.fingerprint}
 }
 
 // owned gives the home partitions, sorted; none before the group was joined.
@@ -81,62 +88,14 @@ func (h *home) owned() []int32 {
 }
 
 // run is a member of the group until the context ends. It joins once the topic
-// is there.
+// is there. Meanwhile it commits positions and watches for growth.
 func (h *home) run(ctx context.Context) {
 	if h.config.floors.await(ctx) != nil {
 		return
 	}
-	h.config.broker.Member(ctx, broker.LegacyGroup{
-		Group: h.config.group, Topic: h.config.topic,
-		Session: sessionTimeout, Rebalance: rebalanceTimeout, Heartbeat: heartbeat,
-		Leave: leaveTimeout, Logger: h.config.log,
-	}, func(g *kafka.Generation) {
-		h.assign(g)
-		partitions := h.count(ctx)
-		g.Start(func(ctx context.Context) { h.serve(ctx, g, partitions) })
-	})
-}
-
-// assign makes the generation's partitions the home partitions.
-func (h *home) assign(g *kafka.Generation) {
-	assigned := g.Assignments[h.config.topic]
-	owned := make([]int32, 0, len(assigned))
-	for _, a := range assigned {
-		owned = append(owned, int32(a.ID))
-	}
-	slices.Sort(owned)
-	h.partitions.Store(&owned)
-	h.config.log.Info("home partitions",
-		zap.String("group", h.config.group), zap.Int32("generation", g.ID), zap.Int32s("partitions", owned))
-	h.config.onHome(owned)
-}
-
-// count tells how many partitions the generation shared out: asked for right
-// after, since what floors knows may be older.
-func (h *home) count(ctx context.Context) int32 {
-	n, err := h.ask(ctx)
-	if err != nil {
-		return int32(len(h.config.floors.current().offsets))
-	}
-	return n
-}
-
-// ask asks for the topic's number of partitions.
-func (h *home) ask(ctx context.Context) (int32, error) {
-	ctx, cancel := context.WithTimeout(ctx, heartbeat)
-	defer cancel()
-	t, err := h.config.broker.Topic(ctx, h.config.topic)
-	return t.Partitions(), err
-}
-
-// serve commits positions and watches for growth until the generation, and with
-// it the context, ends. It does not return because the gateway closes: that
-// would end the generation, and kafka-go would join the next one just when it
-// is to leave.
-//
-// After growth it does return, and in the next generation the new partitions
-// are shared out. Until then they are nobody's home, and no token names them.
-func (h *home) serve(ctx context.Context, g *kafka.Generation, partitions int32) {
+	member := h.join()
+	// The positions need no last commit, and there is nothing else to give up.
+	defer member.Leave(ctx)
 	tick := time.NewTicker(commitInterval)
 	defer tick.Stop()
 	for {
@@ -145,43 +104,90 @@ func (h *home) serve(ctx context.Context, g *kafka.Generation, partitions int32)
 			return
 		case <-tick.C:
 		}
-		h.commit(ctx, g)
-		now, err := h.ask(ctx)
-		if err == nil && now != partitions {
-			h.config.log.Info("reply topic has another number of partitions",
-				zap.String("topic", h.config.topic), zap.Int32("before", partitions), zap.Int32("now", now))
-			h.config.floors.lookNow()
-			return
-		}
+		h.commit(ctx, member)
+		h.watch(ctx, member)
 	}
 }
 
-// commit commits the positions of the home partitions. It goes over a connection
-// of the client's, so that it never stands in front of a heartbeat. A refusal is
-// no news: the heartbeat, which meets it too, ends the generation.
-func (h *home) commit(ctx context.Context, g *kafka.Generation) {
-	var offsets []kafka.OffsetCommit
+func (h *home) join() *broker.Membership {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.member = h.config.broker.JoinGroup(broker.GroupConfig{
+		Group: h.config.group, Topic: h.config.topic,
+		Session: sessionTimeout, Rebalance: rebalanceTimeout, Heartbeat: heartbeat,
+		Leave: leaveTimeout, Fingerprint: h.fingerprint, Logger: h.config.log,
+		Assigned: h.assign,
+	})
+	return h.member
+}
+
+// assign makes the partitions of an assignment the home partitions.
+func (h *home) assign(a broker.Assignment) {
+	h.count.Store(a.Topic.Partitions())
+	h.partitions.Store(&a.Owned)
+	h.config.log.Info("home partitions",
+		zap.String("group", h.config.group), zap.Int32("generation", a.Generation), zap.Int32s("partitions", a.Owned))
+	h.config.onHome(a.Owned)
+	h.compare(a.Fingerprints)
+}
+
+// setFingerprint changes the fingerprint that is compared among the gateways.
+func (h *home) setFingerprint(fingerprint string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.fingerprint = fingerprint
+	if h.member != nil {
+		h.member.SetFingerprint(fingerprint)
+	}
+}
+
+// compare tells, once each time that it changes, that gateways of this group
+// have keys that do not open each other's tokens.
+func (h *home) compare(fingerprints []string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if openEachOther(fingerprints) {
+		h.differing = nil
+		return
+	}
+	if slices.Equal(h.differing, fingerprints) {
+		return
+	}
+	h.differing = fingerprints
+	h.config.log.Error("gateways of this group have different token keys, so each answers 404 for the streams of another: give all of them the same `token { key … }`, or a storage in common",
+		zap.String("group", h.config.group), zap.Strings("keys", fingerprints))
+}
+
+// watch looks whether the topic has another number of partitions than were
+// shared out, and has them shared out then. Until then new ones are nobody's
+// home, and no token names them.
+func (h *home) watch(ctx context.Context, member *broker.Membership) {
+	ctx, cancel := context.WithTimeout(ctx, heartbeat)
+	defer cancel()
+	t, err := h.config.broker.Topic(ctx, h.config.topic)
+	before, now := h.count.Load(), t.Partitions()
+	if err != nil || before == 0 || now == before || !h.count.CompareAndSwap(before, now) {
+		return
+	}
+	h.config.log.Info("reply topic has another number of partitions",
+		zap.String("topic", h.config.topic), zap.Int32("before", before), zap.Int32("now", now))
+	h.config.floors.lookNow()
+	member.Rejoin()
+}
+
+// commit commits the positions of the home partitions. A refusal is no news: who
+// is no member any more is told of it elsewhere.
+func (h *home) commit(ctx context.Context, member *broker.Membership) {
+	var offsets []broker.CommitOffset
 	positions := h.config.positions()
 	for _, p := range h.owned() {
 		if at, ok := positions[p]; ok {
-			offsets = append(offsets, kafka.OffsetCommit{Partition: int(p), Offset: at})
+			offsets = append(offsets, broker.CommitOffset{Partition: p, Offset: at})
 		}
-	}
-	if len(offsets) == 0 {
-		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, heartbeat)
 	defer cancel()
-	answer, err := h.config.broker.API().OffsetCommit(ctx, &kafka.OffsetCommitRequest{
-		GroupID: g.GroupID, GenerationID: int(g.ID), MemberID: g.MemberID,
-		Topics: map[string][]kafka.OffsetCommit{h.config.topic: offsets},
-	})
-	if err == nil {
-		for _, p := range answer.Topics[h.config.topic] {
-			err = errors.Join(err, p.Error)
-		}
-	}
-	if err != nil {
+	if err := member.Commit(ctx, offsets); err != nil {
 		h.config.log.Debug("positions not committed", zap.String("group", h.config.group), zap.Error(err))
 	}
 }

@@ -2,6 +2,7 @@ package hub
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -185,6 +186,68 @@ func TestPositionsAreCommitted(t *testing.T) {
 			t.Fatalf("committed %v", got)
 		}
 	})
+}
+
+// Gateways that cannot open each other's tokens say so, once each time.
+func TestGatewaysCompareTheirKeys(t *testing.T) {
+	const message = "gateways of this group have different token keys, so each answers 404 for the streams of another: give all of them the same `token { key … }`, or a storage in common"
+	names := func(secrets ...string) string {
+		k, err := NewKeyring(secrets...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k.Fingerprint()
+	}
+	one, other := strings.Repeat("1", minSecret), strings.Repeat("2", minSecret)
+	synctest.Test(t, func(t *testing.T) {
+		c := newGatewayCluster(t, kfake.SeedTopics(4, gatewayTopic))
+		gateways := []*gateway{c.start(false), c.start(false)}
+		told := func(want int) {
+			t.Helper()
+			pass(joined)
+			for i, g := range gateways {
+				if n := g.logs.FilterMessage(message).FilterLevelExact(zap.ErrorLevel).Len(); n != want {
+					t.Errorf("gateway %d has told %d times, want %d", i, n, want)
+				}
+			}
+		}
+		told(0)
+		gateways[0].home.setFingerprint(names(one))
+		told(0) // the other has none to compare
+		gateways[1].home.setFingerprint(names(one, other))
+		told(0) // a key that is being replaced
+		gateways[1].home.setFingerprint(names(other))
+		told(1)
+		three := c.start(false)
+		three.home.setFingerprint(names(one))
+		told(1) // which is no news
+		gateways[1].home.setFingerprint(names(one))
+		told(1)
+		gateways[0].home.setFingerprint(names(other))
+		told(2)
+	})
+}
+
+func TestOpenEachOther(t *testing.T) {
+	const a, b, c = "00000001", "00000002", "00000003"
+	for _, of := range []struct {
+		fingerprints []string
+		want         bool
+	}{
+		{nil, true},
+		{[]string{a}, true},
+		{[]string{a, a + b}, true},
+		{[]string{a + b, b + a}, true},
+		{[]string{a + b, b + a, a + b + c}, true},
+		{[]string{a, b}, false},
+		{[]string{a, b + a}, false}, // which seals with what the first does not know
+		{[]string{a + b, b + c, b}, false},
+		{[]string{a, "x"}, false},
+	} {
+		if got := openEachOther(of.fingerprints); got != of.want {
+			t.Errorf("%q: %v", of.fingerprints, got)
+		}
+	}
 }
 
 // A broker that takes requests and answers none must not hold a gateway that

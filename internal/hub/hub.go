@@ -37,6 +37,11 @@ type Config struct {
 	// also as it is sent; what was read for clients that are slow to take it
 	// counts too. Default: 64 MiB.
 	WindowBytes int64
+	// Fingerprint says which keys seal and open the tokens of this gateway's
+	// streams, and nothing of the keys: see Keyring.Fingerprint. The gateways of a
+	// group compare theirs, and each says in its log if one cannot open another's
+	// tokens. An empty one is not compared. SetFingerprint changes it.
+	Fingerprint string
 	// Logger gets what happens. Default: nothing is logged.
 	Logger *zap.Logger
 }
@@ -94,7 +99,7 @@ func New(c Config) *Hub {
 	h.floors = newFloors(floorsConfig{broker: c.Broker, spec: c.Spec, create: c.Create, log: c.Logger})
 	h.member = newHome(homeConfig{
 		broker: c.Broker, topic: c.Topic, group: c.Group, log: c.Logger,
-		floors: h.floors, positions: h.positions, onHome: h.setHome,
+		floors: h.floors, positions: h.positions, onHome: h.setHome, fingerprint: c.Fingerprint,
 	})
 	h.placer = newPlacer(c.Topic, h.floors, h.member)
 	return h
@@ -109,6 +114,10 @@ func (h *Hub) Start() {
 	defer h.mu.Unlock()
 	h.topic(h.config.Topic)
 }
+
+// SetFingerprint changes Config.Fingerprint, as a reload does that brings other
+// keys. If it is another one, the group's members are told of it.
+func (h *Hub) SetFingerprint(fingerprint string) { h.member.setFingerprint(fingerprint) }
 
 // Place chooses where the replies of a new stream are awaited. Until that is
 // known, which takes a broker, it waits for as long as the context lets it; its

@@ -97,6 +97,35 @@ func newKey(secret string) (key, error) {
 	return k, nil
 }
 
+// Fingerprint names the keys, the one that seals first. It says nothing about
+// the secrets: it is what every token says of its key.
+func (k *Keyring) Fingerprint() string {
+	var b []byte
+	for _, key := range k.keys {
+		b = append(b, key.id[:]...)
+	}
+	return hex.EncodeToString(b)
+}
+
+// openEachOther reports whether what is sealed under the keys of any of the
+// fingerprints is opened by all of them. While a key is replaced step by step,
+// gateways have different keys, and open each other's tokens all the same.
+func openEachOther(fingerprints []string) bool {
+	const size = 8 // of one key's name
+	for _, sealing := range fingerprints {
+		for _, opening := range fingerprints {
+			found := false
+			for names := opening; len(names) >= size && len(sealing) >= size; names = names[size:] {
+				found = found || names[:size] == sealing[:size]
+			}
+			if !found {
+				return false
+			}
+		}
+	}
+	return true
+}
+
 // BindHash gives the keyed hash by which a token remembers the value of its
 // bind text. The stream id goes in, so that equal values look different in
 // different tokens; the key keeps values that are easy to guess, such as user
