@@ -2,12 +2,10 @@ package autoscale
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"sync"
 	"time"
 
-	"github.com/segmentio/kafka-go"
 	"go.uber.org/zap"
 
 	"github.com/osmosis-gateway/caddy-osmosis/internal/backoff"
@@ -22,7 +20,7 @@ const (
 	// A process that dies loses its leases within leaseSession; one that leaves
 	// loses them within a heartbeat of the others.
 	leaseSession   = 10 * time.Second
-	leaseRebalance = 10 * time.Second
+	leaseRebalance = 30 * time.Second
 	leaseHeartbeat = time.Second
 
 	// leaseMargin is how long before the group may give a lease to another its
@@ -34,7 +32,14 @@ const (
 
 	// leaseAnswer is how long a broker may take to answer.
 	leaseAnswer = 3 * time.Second
+
+	// leaseLook is how often a process to which the lease was given looks whether
+	// it holds it, while it does not.
+	leaseLook = 50 * time.Millisecond
 )
+
+// leasePartition is the one partition of LeaseTopic.
+const leasePartition int32 = 0
 
 // LeaseGroup names the consumer group whose members can decide for the workers
 // of a topic and a group. It is not one for all: gateways that share a cluster
@@ -65,23 +70,22 @@ type GroupLease struct {
 	cancel context.CancelFunc
 	done   chan struct{}
 
-	mu sync.Mutex
-	// since is the generation of the group in which the lease was taken, until
-	// the end of what the last good heartbeat has brought.
+	// fresh says that there is a generation to keep.
+	fresh chan struct{}
+
+	mu     sync.Mutex
+	member *broker.Membership // nil before the topic is there
+	// given says that the group has given the lease to this process, since the
+	// generation since.
+	given bool
 	since int32
-	until time.Time
 	// elsewhere says that the group gave the partition to another member.
 	elsewhere bool
 	closed    bool
-	// member is whom heartbeats are sent for; stop ends them.
-	member *kafka.Generation
-	stop   context.CancelFunc
 
 	held    bool // as told last
 	changed chan struct{}
-	expiry  *time.Timer // settles at until
-
-	beating sync.WaitGroup
+	expiry  *time.Timer // looks at the clock again
 }
 
 // NewLease begins to take part. It waits for nothing: neither the broker nor the
@@ -93,7 +97,7 @@ func NewLease(c LeaseConfig) *GroupLease {
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &GroupLease{
 		config: c, cancel: cancel, done: make(chan struct{}),
-		stop: func() {}, changed: make(chan struct{}),
+		fresh: make(chan struct{}, 1), changed: make(chan struct{}),
 	}
 	l.expiry = time.AfterFunc(time.Hour, l.settle)
 	l.expiry.Stop()
@@ -131,28 +135,33 @@ func (l *GroupLease) Changed() <-chan struct{} {
 func (l *GroupLease) Close() {
 	l.mu.Lock()
 	l.closed = true
-	l.lose(true)
+	l.lose()
 	l.mu.Unlock()
 	l.cancel()
 	<-l.done
-	l.beating.Wait()
 }
 
-// holds tells whether the lease is held by the clock. The caller holds mu.
-func (l *GroupLease) holds() bool { return !l.closed && time.Now().Before(l.until) }
+// holds reports whether the lease is held, by the clock. The caller holds mu.
+func (l *GroupLease) holds() bool {
+	return l.given && !l.closed && l.member.Holds()
+}
 
-// lose ends the hold; to another, if that is known. The caller holds mu.
-func (l *GroupLease) lose(elsewhere bool) {
-	l.stop()
-	l.member, l.until = nil, time.Time{}
+// lose takes note that the lease is another's. The caller holds mu.
+func (l *GroupLease) lose() {
+	l.given = false
+	l.setElsewhere(true)
+	l.told()
+}
+
+// setElsewhere takes note of whether the lease is another's. The caller holds mu.
+func (l *GroupLease) setElsewhere(elsewhere bool) {
 	if l.elsewhere != elsewhere {
 		l.elsewhere = elsewhere
 		l.news()
 	}
-	l.told()
 }
 
-// settle tells that the clock has ended the hold.
+// settle tells what the clock has changed.
 func (l *GroupLease) settle() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -162,9 +171,12 @@ func (l *GroupLease) settle() {
 // told tells whether the lease is held, where that has changed. The caller holds mu.
 func (l *GroupLease) told() {
 	held := l.holds()
-	if held {
-		l.expiry.Reset(time.Until(l.until))
-	} else {
+	switch {
+	case held:
+		l.expiry.Reset(time.Until(l.member.HoldsUntil()))
+	case l.given && !l.closed:
+		l.expiry.Reset(leaseLook)
+	default:
 		l.expiry.Stop()
 	}
 	if held != l.held {
@@ -184,11 +196,33 @@ func (l *GroupLease) run(ctx context.Context) {
 	if !l.await(ctx) {
 		return
 	}
-	l.config.Broker.Member(ctx, broker.LegacyGroup{
+	member := l.join()
+	defer member.Leave(ctx)
+	retry := time.NewTimer(0)
+	defer retry.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-l.fresh:
+		case <-retry.C:
+		}
+		if !l.keep(ctx, member) {
+			retry.Reset(leaseHeartbeat)
+		}
+	}
+}
+
+func (l *GroupLease) join() *broker.Membership {
+	l.mu.Lock() // for the callbacks to wait
+	defer l.mu.Unlock()
+	l.member = l.config.Broker.JoinGroup(broker.GroupConfig{
 		Group: LeaseGroup(l.config.Topic, l.config.Group), Topic: LeaseTopic,
 		Session: leaseSession, Rebalance: leaseRebalance, Heartbeat: leaseHeartbeat,
-		Balancer: leaseBalancer{l}, Leave: leaseLeave, Logger: l.config.Logger,
-	}, func(g *kafka.Generation) { g.Start(func(ctx context.Context) { l.serve(ctx, g) }) })
+		Margin: leaseMargin, Leave: leaseLeave, Logger: l.config.Logger,
+		Assigned: l.assign, Revoke: l.revoke,
+	})
+	return l.member
 }
 
 // await waits until the topic is there, and makes it if it may.
@@ -219,118 +253,55 @@ func (l *GroupLease) topic(ctx context.Context) error {
 	return err
 }
 
-// serve is this member's part in one generation of the group.
-//
-// When the generation ends the lease stays where it is, and the heartbeats go
-// on: a process that joins the group ends one, and kafka-go may come back under
-// another name after a failure, which must not stop anybody's workers. As long as
-// the group answers that it shares out partitions anew, it has not. The next
-// generation says who has the lease then.
-func (l *GroupLease) serve(ctx context.Context, g *kafka.Generation) {
-	if slices.ContainsFunc(g.Assignments[LeaseTopic], func(a kafka.PartitionAssignment) bool { return a.ID == 0 }) {
-		l.take(g)
-	} else {
-		l.mu.Lock()
-		l.lose(true)
-		l.mu.Unlock()
-	}
-	<-ctx.Done()
-}
-
-// take begins to send heartbeats for a generation in which the lease is this
-// process'. It is held from the first good one on: the process may have been
-// frozen since it has joined.
-func (l *GroupLease) take(g *kafka.Generation) {
+// assign takes a new assignment. While others come and go the lease stays where
+// it is, without an interruption, and since the same generation.
+func (l *GroupLease) assign(a broker.Assignment) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
 		return
 	}
-	l.stop()
-	ctx, stop := context.WithCancel(context.Background())
-	l.member, l.stop = g, stop
-	if l.elsewhere {
-		l.elsewhere = false
-		l.news()
-	}
-	l.beating.Go(func() { l.beat(ctx, g) })
-}
-
-// beat sends heartbeats until the context ends, or the group knows of no such
-// member in such a generation any more.
-func (l *GroupLease) beat(ctx context.Context, g *kafka.Generation) {
-	tick := time.NewTicker(leaseHeartbeat)
-	defer tick.Stop()
-	kept := false
-	for {
-		sent := time.Now()
-		err := l.heartbeat(ctx, g)
-		switch {
-		case err == nil, errors.Is(err, kafka.RebalanceInProgress):
-			l.extend(g, sent.Add(leaseSession-leaseMargin))
-			if !kept {
-				kept = l.keep(ctx, g)
-			}
-		case errors.Is(err, kafka.IllegalGeneration):
-			return // the next one has begun; it says who holds the lease in it
-		case errors.Is(err, kafka.UnknownMemberId), errors.Is(err, kafka.FencedInstanceID):
-			l.expel(g)
-			return
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-	}
-}
-
-func (l *GroupLease) heartbeat(ctx context.Context, g *kafka.Generation) error {
-	ctx, cancel := context.WithTimeout(ctx, leaseAnswer)
-	defer cancel()
-	return l.config.Broker.Heartbeat(ctx, g.GroupID, g.ID, g.MemberID)
-}
-
-// extend has the lease be held until then.
-func (l *GroupLease) extend(g *kafka.Generation, until time.Time) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.member != g {
+	if !slices.Contains(a.Owned, leasePartition) {
+		l.lose()
 		return
 	}
-	if !l.holds() {
-		l.since = g.ID // else nobody else can have had it in between
+	if slices.Contains(a.Gained, leasePartition) || slices.Contains(a.Regained, leasePartition) {
+		l.since = a.Generation // else nobody else can have had it in between
 	}
-	l.until = until
+	l.given = true
+	l.setElsewhere(false)
 	l.told()
-}
-
-// expel ends the hold of a member that was put out of the group.
-func (l *GroupLease) expel(g *kafka.Generation) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.member == g {
-		l.lose(l.elsewhere)
+	select {
+	case l.fresh <- struct{}{}:
+	default:
 	}
 }
 
-// keep commits an offset, once a generation, and tells whether that worked. A
-// group without commits is forgotten with its last member, and the generations
-// of the next one start anew: those who refuse old orders would refuse all of its.
-func (l *GroupLease) keep(ctx context.Context, g *kafka.Generation) bool {
+// revoke gives the lease up to another member.
+func (l *GroupLease) revoke(_ context.Context, partitions []int32) {
+	if slices.Contains(partitions, leasePartition) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.lose()
+	}
+}
+
+// keep commits an offset, once a generation, and reports whether there is nothing
+// more to do. A group without commits is forgotten with its last member, and the
+// generations of the next one start anew: those who refuse old orders would refuse
+// all of its.
+func (l *GroupLease) keep(ctx context.Context, member *broker.Membership) bool {
+	l.mu.Lock()
+	given := l.given
+	l.mu.Unlock()
+	if !given {
+		return true
+	}
 	ctx, cancel := context.WithTimeout(ctx, leaseAnswer)
 	defer cancel()
-	answer, err := l.config.Broker.API().OffsetCommit(ctx, &kafka.OffsetCommitRequest{
-		GroupID: g.GroupID, GenerationID: int(g.ID), MemberID: g.MemberID,
-		Topics: map[string][]kafka.OffsetCommit{LeaseTopic: {{Partition: 0, Offset: 0}}},
-	})
-	if err == nil {
-		for _, p := range answer.Topics[LeaseTopic] {
-			err = errors.Join(err, p.Error)
-		}
-	}
+	err := member.Commit(ctx, []broker.CommitOffset{{Partition: leasePartition}})
 	if err != nil {
-		l.config.Logger.Debug("generation of a lease not kept", zap.String("group", g.GroupID), zap.Error(err))
+		l.config.Logger.Debug("generation of a lease not kept", zap.String("group", LeaseGroup(l.config.Topic, l.config.Group)), zap.Error(err))
 	}
 	return err == nil
 }

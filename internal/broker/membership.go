@@ -242,7 +242,8 @@ func (m *Membership) SetFingerprint(fingerprint string) {
 
 // Leave gives everything up: it calls Revoke with ctx and all partitions if they
 // are held, and leaves the group. Then no callback is called any more. It returns
-// when the group was left, at the latest the config's Leave after ctx has ended.
+// when the group was left, at the latest the config's Leave after ctx has ended,
+// and a moment more.
 func (m *Membership) Leave(ctx context.Context) {
 	m.mu.Lock()
 	if m.leave == nil {
@@ -255,13 +256,18 @@ func (m *Membership) Leave(ctx context.Context) {
 		return
 	case <-ctx.Done():
 	}
-	limit := time.NewTimer(m.config.Leave)
+	// What is in flight ends with Leave, so the caller need not close the client
+	// under it.
+	limit := time.NewTimer(m.config.Leave + leaveSlack)
 	defer limit.Stop()
 	select {
 	case <-m.done:
 	case <-limit.C:
 	}
 }
+
+// leaveSlack is that moment.
+const leaveSlack = 500 * time.Millisecond
 
 // joinAgain has a new round follow. The caller holds mu.
 func (m *Membership) joinAgain(why string) {

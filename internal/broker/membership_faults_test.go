@@ -141,6 +141,30 @@ func TestMembershipOutlivesSilence(t *testing.T) {
 	})
 }
 
+// What is held counts from when a request was sent, not from its answer.
+func TestMembershipCountsFromTheRequest(t *testing.T) {
+	bubble(t, "a slow answer", func(t *testing.T) {
+		w := groupWorld(t, 1)
+		one := w.join()
+		pass(time.Second)
+		const slow = 2 * time.Second
+		w.ControlKey(int16(kmsg.Heartbeat), func(kmsg.Request) (kmsg.Response, error, bool) {
+			w.KeepControl()
+			w.SleepControl(func() { <-time.After(slow) })
+			return nil, nil, false
+		})
+		pass(slow + testHeartbeat)
+		for range 40 {
+			pass(250 * time.Millisecond)
+			if left := time.Until(one.HoldsUntil()); left > testSession-testMargin-slow || left <= 0 {
+				t.Fatalf("held for %v more", left)
+			}
+		}
+		one.Leave(t.Context())
+		pass(2 * slow) // for the broker to wake up
+	})
+}
+
 // longSession has the coordinator keep members for long, while they themselves
 // count on testSession.
 func longSession(c *GroupConfig) {
