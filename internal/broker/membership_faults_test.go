@@ -250,6 +250,42 @@ func TestMembershipInterrupted(t *testing.T) {
 		}
 	})
 
+	bubble(t, "a coordinator that comes up says of every heartbeat that it is good", func(t *testing.T) {
+		w := groupWorld(t, 4)
+		one := w.join()
+		pass(time.Second)
+		one.cut(true)
+		pass(testSession + time.Second)
+		two := w.join()
+		pass(3 * time.Second)
+		two.wants(0, 1, 2, 3)
+		id := one.MemberID()
+		loading := new(atomic.Bool)
+		loading.Store(true)
+		w.ControlKey(int16(kmsg.Heartbeat), func(r kmsg.Request) (kmsg.Response, error, bool) {
+			w.KeepControl()
+			mine := r.(*kmsg.HeartbeatRequest).MemberID == id && loading.Load()
+			return r.ResponseKind(), nil, mine
+		})
+		w.ControlKey(int16(kmsg.SyncGroup), func(r kmsg.Request) (kmsg.Response, error, bool) {
+			w.KeepControl()
+			mine := r.(*kmsg.SyncGroupRequest).MemberID == id && loading.Load()
+			answer := r.ResponseKind().(*kmsg.SyncGroupResponse)
+			answer.ErrorCode = int16(kafka.GroupLoadInProgress)
+			return answer, nil, mine
+		})
+		one.cut(false)
+		for range 50 {
+			pass(100 * time.Millisecond)
+			if one.Holds() {
+				t.Fatal("held what another has")
+			}
+		}
+		loading.Store(false)
+		pass(5 * time.Second)
+		shared(t, 4, one, two)
+	})
+
 	bubble(t, "a generation that the coordinator does not know", func(t *testing.T) {
 		w := groupWorld(t, 2)
 		one := w.join()
@@ -279,10 +315,32 @@ func TestMembershipJoinsUnheard(t *testing.T) {
 		one.Rejoin()
 		pass(time.Second)
 		muted.Store(false)
-		holdFor(t, 8*time.Second, one)
+		holdFor(t, lostJoin+2*testHeartbeat, one) // long before the join's time is over
 		if one.rounds() != 2 {
 			t.Errorf("%d rounds", one.rounds())
 		}
+	})
+
+	bubble(t, "by a member that is put out meanwhile", func(t *testing.T) {
+		w := groupWorld(t, 4)
+		one := w.join()
+		pass(time.Second)
+		id := one.MemberID()
+		w.ControlKey(int16(kmsg.JoinGroup), func(r kmsg.Request) (kmsg.Response, error, bool) {
+			w.KeepControl()
+			return nil, nil, r.(*kmsg.JoinGroupRequest).MemberID == id
+		})
+		beats := w.answerBeats()
+		one.Rejoin()
+		pass(100 * time.Millisecond)
+		beats.Store(int32(kafka.UnknownMemberId))
+		pass(testHeartbeat)
+		beats.Store(0)
+		if one.MemberID() == id {
+			t.Error("it waits for an answer to its former self")
+		}
+		pass(testSession + 3*time.Second)
+		one.wants(0, 1, 2, 3)
 	})
 
 	bubble(t, "none is heard", func(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/segmentio/kafka-go"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
@@ -270,5 +271,19 @@ func uninterrupted(t *testing.T, peers ...*peer) {
 		if all := p.lostOrRegained(); len(all) > 0 {
 			t.Errorf("process %d has lost or regained %v", i, all)
 		}
+	}
+}
+
+// grow gives a topic more partitions.
+func (w *world) grow(topic string, to int32) {
+	w.t.Helper()
+	answer, err := w.API().CreatePartitions(w.t.Context(), &kafka.CreatePartitionsRequest{
+		Topics: []kafka.TopicPartitionsConfig{{Name: topic, Count: to}},
+	})
+	if err == nil {
+		err = answer.Errors[topic]
+	}
+	if err != nil {
+		w.t.Fatal(err)
 	}
 }
