@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -26,11 +27,18 @@ type delivery struct {
 	insideKey string
 }
 
-// Destruct leaves the group.
+// closing are the deliveries that no configuration has any more and that have tries
+// left to end. They hold on to what they need, the embedded broker too.
+var closing sync.WaitGroup
+
+// Destruct leaves the group. That goes on in the background: a reload need not wait
+// for the tries that run.
 func (d *delivery) Destruct() error {
-	d.Close()
-	_, err := insides.Delete(d.insideKey)
-	return err
+	closing.Go(func() {
+		d.Close()
+		leaveInside(d.insideKey)
+	})
+	return nil
 }
 
 // concurrency is how many tries run at once by what the last configuration says,
@@ -115,7 +123,12 @@ type replies struct {
 }
 
 func (a *App) repliesTo(i *inside) replies {
-	return replies{i.producer, func(ctx context.Context, topic string) error { return a.ensure(ctx, i.client, topic) }}
+	return replies{i.producer, func(ctx context.Context, topic string) error {
+		if topic == controlTopic {
+			return a.ensureControl(ctx, i.client)
+		}
+		return a.ensure(ctx, i.client, topic)
+	}}
 }
 
 // Produce implements deliver.Producer.

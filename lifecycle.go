@@ -71,7 +71,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return fmt.Errorf("load the events app: %w", err)
 	}
-	return events.(*caddyevents.App).On("stopping", stopping{})
+	return events.(*caddyevents.App).On("stopping", stopping{a})
 }
 
 // or gives the configured value, or the default where there is none.
@@ -245,12 +245,19 @@ func (a *App) Start() error {
 // the broker is there; a request for one that is missing tries again.
 func (a *App) createTopics(ctx context.Context, client *broker.Client) {
 	a.routes.mu.Lock()
-	topics := slices.Compact(slices.Sorted(slices.Values(a.routes.topics)))
+	topics, delivers := slices.Compact(slices.Sorted(slices.Values(a.routes.topics))), len(a.routes.deliveries) > 0
 	a.routes.mu.Unlock()
 	for _, topic := range topics {
 		if err := a.ensure(ctx, client, topic); err != nil {
 			a.logger.Warn("request topic not ready", zap.String("topic", topic), zap.Error(err))
 		}
+	}
+	if !delivers {
+		return
+	}
+	if err := a.ensureControl(ctx, client); err != nil {
+		a.logger.Warn("control topic not ready; until it is, requests that are being tried cannot be cancelled, and are cut short where a partition moves to another gateway",
+			zap.String("topic", controlTopic), zap.Error(err))
 	}
 }
 

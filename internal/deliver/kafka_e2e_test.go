@@ -44,7 +44,7 @@ func newField(t *testing.T, partitions int32, decide decision, change func(*orde
 
 func newFieldOn(t *testing.T, cluster *kafkatest.Cluster, partitions int32, decide decision, change func(*order)) *field {
 	t.Helper()
-	client, err := kgo.NewClient(kgo.SeedBrokers(cluster.Addresses()...), kgo.MetadataMinAge(100*time.Millisecond))
+	client, err := kgo.NewClient(kgo.SeedBrokers(cluster.Addresses()...), kgo.MetadataMinAge(100*time.Millisecond), kgo.UnknownTopicRetries(50))
 	if err != nil {
 		t.Fatal(err)
 	}
