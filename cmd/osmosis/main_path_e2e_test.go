@@ -41,6 +41,7 @@ func TestEveryFormOfAStreamOnRealKafka(t *testing.T) {
 	g := newGateway(t, "\t\tkafka "+strings.Join(cluster.Addresses(), " "), route)
 	g.start()
 	everyForm(t, g, cluster.Addresses())
+	checkCreated(t, cluster.Addresses())
 }
 
 func everyForm(t *testing.T, g *gateway, brokers []string) {
