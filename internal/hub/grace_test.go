@@ -77,3 +77,20 @@ func TestPositionsAreCommittedEveryFiveSeconds(t *testing.T) {
 		}
 	})
 }
+
+// A home partition is read all the time, whether streams follow it or not.
+func TestHomePartitionsAreAlwaysRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, 4)
+		h := r.newHub(Config{})
+		h.Start()
+		time.Sleep(10 * time.Second)
+		for s := range 300 {
+			time.Sleep(time.Second)
+			synctest.Wait()
+			if n := h.Stats().Tails; n != 4 {
+				t.Fatalf("%d of 4 home partitions are read after %d s", n, s)
+			}
+		}
+	})
+}
