@@ -15,6 +15,7 @@ import (
 	"github.com/osmosis-gateway/caddy-osmosis/internal/broker"
 	"github.com/osmosis-gateway/caddy-osmosis/internal/broker/embedded"
 	"github.com/osmosis-gateway/caddy-osmosis/internal/claims"
+	"github.com/osmosis-gateway/caddy-osmosis/internal/deliver"
 	"github.com/osmosis-gateway/caddy-osmosis/internal/hub"
 	"github.com/osmosis-gateway/caddy-osmosis/internal/ingress"
 )
@@ -163,7 +164,7 @@ func (p *plan) open() (*inside, error) {
 	i.claims = value.(bookEntry).Book
 	c := p.hub
 	c.Broker = i.client
-	i.hub, i.meter = hub.New(c), autoscale.NewMeter(i.client.API())
+	i.hub, i.meter = hub.New(c), autoscale.NewMeter(i.client.API(), deliver.DoneBelow)
 	i.hub.Start()
 	return i, nil
 }

@@ -36,7 +36,7 @@ func TestPositionFollowsTheGroupsCommits(t *testing.T) {
 		transport := &kafka.Transport{Dial: network.DialContext}
 		defer transport.CloseIdleConnections()
 		api := &kafka.Client{Addr: kafka.TCP(cluster.ListenAddrs()...), Transport: transport, Timeout: 5 * time.Second}
-		meter := NewMeter(api)
+		meter := NewMeter(api, nil)
 		position := func() (Position, bool) {
 			t.Helper()
 			p, ok, err := meter.Position(t.Context(), "orders", "workers", 1, 100)
@@ -82,11 +82,55 @@ func TestAMeterWithoutABrokerSaysSo(t *testing.T) {
 		var network kfake.VirtualNetwork
 		transport := &kafka.Transport{Dial: network.DialContext}
 		defer transport.CloseIdleConnections()
-		meter := NewMeter(&kafka.Client{Addr: kafka.TCP("127.0.0.1:9092"), Transport: transport, Timeout: time.Second})
+		meter := NewMeter(&kafka.Client{Addr: kafka.TCP("127.0.0.1:9092"), Transport: transport, Timeout: time.Second}, nil)
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
 		if p, ok, err := meter.Position(ctx, "orders", "workers", 1, 100); err == nil {
 			t.Fatalf("got %+v %t", p, ok)
+		}
+	})
+}
+
+// What a commit says is done out of order is neither ahead of a record nor waits
+// itself, and it counts for the pace.
+func TestPositionLeavesOutWhatIsDone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var network kfake.VirtualNetwork
+		cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.Ports(9092), kfake.SeedTopics(2, "orders"), kfake.ListenFn(network.Listen))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer cluster.Close()
+		transport := &kafka.Transport{Dial: network.DialContext}
+		defer transport.CloseIdleConnections()
+		api := &kafka.Client{Addr: kafka.TCP(cluster.ListenAddrs()...), Transport: transport, Timeout: 5 * time.Second}
+		first := int64(50) // from here to 80 all are done
+		meter := NewMeter(api, func(committed int64, _ string, below int64) int64 {
+			return max(0, min(below, 80)-max(committed, first))
+		})
+		position := func(offset int64) Position {
+			t.Helper()
+			p, ok, err := meter.Position(t.Context(), "orders", "workers", 1, offset)
+			if err != nil || !ok {
+				t.Fatal(p, ok, err)
+			}
+			return p
+		}
+		commit(t, api, 40)
+		if p := position(100); p.Ahead != 30 {
+			t.Errorf("%+v, want 10 before what is done and 20 after it", p)
+		}
+		if p := position(50); p.Ahead != -1 || p.ETA != 0 {
+			t.Errorf("%+v of a record that is done", p)
+		}
+		if p := position(49); p.Ahead != 9 {
+			t.Errorf("%+v of the record before what is done", p)
+		}
+		// The commit stands, and 5 more are done in ten seconds.
+		time.Sleep(10 * time.Second)
+		first = 45
+		if p := position(100); p.Ahead != 25 || p.ETA != 52*time.Second {
+			t.Errorf("%+v, want 26 records at one in 2 s", p)
 		}
 	})
 }
