@@ -125,18 +125,43 @@ func (l *life) grow(t broker.Topic) {
 	}
 }
 
-// read tells whether all that was there has been read.
-func (l *life) read() bool {
+// unread returns what is closed when more is known of a partition that has not
+// been read as far as it went, and nil where all have been.
+func (l *life) unread() <-chan struct{} {
+	if len(l.partitions) == 0 {
+		return l.over
+	}
 	for _, p := range l.partitions {
 		if !p.read {
-			return false
+			return p.news
 		}
 	}
-	return len(l.partitions) > 0
+	return nil
 }
 
 // errClosed is why nobody waits for a book that is closed.
 var errClosed = errors.New("the book of claims is closed")
+
+// awaitRead waits until all claims have been read that were there when the book
+// began to read.
+func (b *Book) awaitRead(ctx context.Context) error {
+	for {
+		b.mu.Lock()
+		news, over := b.life.unread(), b.life.over
+		b.mu.Unlock()
+		if news == nil {
+			return nil
+		}
+		select {
+		case <-news:
+		case <-over:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-b.ctx.Done():
+			return errClosed
+		}
+	}
+}
 
 // await waits until the record at the position has been read, in the life of
 // the topic that it was written to.

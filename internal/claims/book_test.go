@@ -15,7 +15,6 @@ import (
 func TestClaim(t *testing.T) {
 	rigged(t, 1, func(t *testing.T, r *rig) {
 		one, two := r.book(Config{}), r.book(Config{})
-		one.expect(t, "early", 'a', "not read")
 		pass(5 * time.Second)
 		first := one.expect(t, "s", 'a', "turn of s")
 		first.note(t, 42)
@@ -29,6 +28,37 @@ func TestClaim(t *testing.T) {
 		}
 		if live := one.Live(); live != 1 {
 			t.Errorf("%d claims", live)
+		}
+	})
+}
+
+// A request that comes before the claims have been read waits for that, as long
+// as it has time.
+func TestClaimWaitsUntilClaimsAreRead(t *testing.T) {
+	rigged(t, 1, func(t *testing.T, r *rig) {
+		r.book(Config{}).expect(t, "s", 'a', "turn of s").note(t, 1)
+		began := time.Now()
+		r.book(Config{}).expect(t, "t", 'a', "stream s")
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("it waited %s for a broker that answers", took)
+		}
+		r.cut()
+		late := r.book(Config{})
+		began = time.Now()
+		late.expect(t, "u", 'a', "not read")
+		if took := time.Since(began); took != 10*time.Second {
+			t.Errorf("it waited %s of its ten seconds", took)
+		}
+		time.AfterFunc(5*time.Second, r.mend)
+		late.expect(t, "v", 'a', "stream s")
+		// A book that is closed meanwhile keeps nobody.
+		r.cut()
+		closed := r.book(Config{})
+		began = time.Now()
+		time.AfterFunc(time.Second, closed.Close)
+		closed.expect(t, "w", 'a', "not read")
+		if took := time.Since(began); took > 2*time.Second {
+			t.Errorf("it waited %s for a closed book", took)
 		}
 	})
 }

@@ -16,7 +16,7 @@ var (
 	ErrReused = errors.New("the idempotency key was used with another request; give each request its own")
 	// ErrPending: the same request is being queued elsewhere and not there yet.
 	ErrPending = errors.New("another request with this idempotency key is being queued; repeat it a little later")
-	// ErrNotRead: what was claimed before this gateway came is not known yet.
+	// ErrNotRead: what was claimed before this gateway came was not known in time.
 	ErrNotRead = errors.New("the claims topic has not been read yet; repeat the request a little later")
 	// ErrFull: there are more live claims than a gateway keeps, so that what is
 	// not among those kept may all the same be claimed.
@@ -71,8 +71,8 @@ type Turn struct {
 }
 
 // Claim finds out what a request is to get: a turn to be queued, or the stream
-// of the request that was first with its key. It waits for one that is being
-// queued, and has to be given a context with a deadline, which is also when the
+// of the request that was first with its key. It waits until the book has read
+// what was claimed before, and for a request that is being queued. It has to be given a context with a deadline, which is also when the
 // request itself is given up. The error wraps one of this package's.
 func (b *Book) Claim(ctx context.Context, c Claim) (Verdict, error) {
 	mine := claim{marks: c.Marks, stream: c.Stream, until: c.Until.UnixMilli()}
@@ -113,12 +113,13 @@ func (b *Book) Claim(ctx context.Context, c Claim) (Verdict, error) {
 // noted, and gives it. While that request is being queued it waits.
 func (b *Book) foresee(ctx context.Context, c Claim, claimed bool) (v Verdict, settled bool, err error) {
 	for {
+		if err := b.awaitRead(ctx); err != nil {
+			return v, false, fmt.Errorf("%w: %w", ErrNotRead, err)
+		}
 		now := b.look(c.Marks)
 		e := now.entry
 		at := time.Now().UnixMilli()
 		switch {
-		case !now.read:
-			return v, false, ErrNotRead
 		case e == nil && now.full:
 			return v, false, ErrFull
 		case e == nil || at >= e.until:
@@ -151,7 +152,6 @@ func (b *Book) foresee(ctx context.Context, c Claim, claimed bool) (v Verdict, s
 type sight struct {
 	entry *entry // a copy; nil where the key is free
 	same  bool   // it was claimed for the same request
-	read  bool   // all claims have been read
 	full  bool   // the table may not know all of them
 	news  <-chan struct{}
 }
@@ -159,7 +159,7 @@ type sight struct {
 func (b *Book) look(marks []Mark) sight {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	s := sight{read: b.life.read(), full: b.table.count >= b.table.max || time.Now().UnixMilli() < b.table.blindUntil}
+	s := sight{full: b.table.count >= b.table.max || time.Now().UnixMilli() < b.table.blindUntil}
 	if e, same := b.table.find(marks); e != nil {
 		copied := *e
 		s.entry, s.same = &copied, same
