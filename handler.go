@@ -74,7 +74,8 @@ type Handler struct {
 	// begins anew with nothing: a key that is used again in it does not prolong
 	// it. The scope of a key is the topic and, where there is one, the value of
 	// Bind. Without Bind, whoever sends the key and the body gets the stream's
-	// URL. Default: 24h.
+	// URL. It may be up to two of the token's ttl, after which the stream's URL
+	// answers 410. Default: 24h, or two ttl where that is shorter.
 	Idempotency caddy.Duration `json:"idempotency,omitempty"`
 
 	// Group is the consumer group of the workers, whose progress gives a
@@ -183,7 +184,7 @@ func (h *Handler) settle(app *App) {
 		}
 	}
 	h.MaxBody = or(h.MaxBody, defaultMaxBody)
-	h.Idempotency = or(h.Idempotency, caddy.Duration(defaultIdempotency))
+	h.Idempotency = or(h.Idempotency, caddy.Duration(min(defaultIdempotency, h.app.streamLife())))
 	if h.Group == "" {
 		h.Group = h.Topic
 	}

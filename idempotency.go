@@ -29,7 +29,8 @@ const (
 	// maxIdempotencyKey bounds a key, in bytes.
 	maxIdempotencyKey = 255
 
-	// defaultIdempotency is the default of Handler.Idempotency.
+	// defaultIdempotency is the default of Handler.Idempotency, where streams live
+	// as long.
 	defaultIdempotency = 24 * time.Hour
 
 	// claimPartitions is how many partitions the claims topic is made with. A
@@ -182,11 +183,19 @@ func digest(texts ...string) [sha256.Size]byte {
 	return [sha256.Size]byte(hash.Sum(nil))
 }
 
-// validWindow refuses a window in which claims would be deleted.
+// streamLife is how long a stream's URL answers: ttl until it expires, and as long
+// again for those who come back to it.
+func (a *App) streamLife() time.Duration { return 2 * a.settings.ttl }
+
+// validWindow refuses a window in which claims would be deleted, or in which a
+// repeat would get the URL of a stream that is gone.
 func (h *Handler) validWindow() error {
 	window := time.Duration(h.Idempotency)
 	if window < 0 {
 		return fmt.Errorf("osmosis %s: idempotency is %s; it has to be longer than 0", h.Topic, window)
+	}
+	if life := h.app.streamLife(); window > life {
+		return fmt.Errorf("osmosis %s: idempotency is %s; it may be up to two token ttl, %s, since the stream that a repeat gets is gone after them: shorten the window, or raise `token { ttl … }`", h.Topic, window, life)
 	}
 	if e := h.app.plan.embedded; e != nil && window > e.Retention {
 		return fmt.Errorf("osmosis %s: idempotency is %s, and the embedded broker keeps records for %s: shorten the window, or raise `embedded { retention … }`", h.Topic, window, e.Retention)

@@ -514,7 +514,7 @@ func TestIdempotencyWithoutBroker(t *testing.T) {
 
 func TestIdempotencyWindowFitsTheEmbeddedBroker(t *testing.T) {
 	h := &Handler{Topic: testTopic, Idempotency: caddy.Duration(25 * time.Hour)}
-	app := new(App)
+	app := &App{Token: &Token{TTL: caddy.Duration(24 * time.Hour)}}
 	app.settings = app.effective()
 	h.settle(app)
 	if err := h.Validate(); err != nil {
@@ -531,6 +531,28 @@ func TestIdempotencyWindowFitsTheEmbeddedBroker(t *testing.T) {
 	h.Idempotency = -1
 	if err := h.Validate(); err == nil {
 		t.Error("a window below 0")
+	}
+}
+
+// A window is no longer than the streams live that repeats get.
+func TestIdempotencyWindowFitsTheStreams(t *testing.T) {
+	for _, test := range []struct{ ttl, window, want time.Duration }{ // want 0: refused
+		{0, 0, 24 * time.Hour}, {12 * time.Hour, 0, 24 * time.Hour}, {20 * time.Hour, 0, 24 * time.Hour}, {time.Hour, 0, 2 * time.Hour},
+		{time.Hour, time.Minute, time.Minute}, {time.Hour, 2 * time.Hour, 2 * time.Hour}, {time.Hour, 2*time.Hour + 1, 0},
+		{20 * time.Hour, 40 * time.Hour, 40 * time.Hour}, {0, 25 * time.Hour, 0},
+	} {
+		app := &App{Token: &Token{TTL: caddy.Duration(test.ttl)}}
+		app.settings = app.effective()
+		h := &Handler{Topic: testTopic, Idempotency: caddy.Duration(test.window)}
+		h.settle(app)
+		err := h.Validate()
+		if test.want == 0 {
+			if err == nil || !strings.Contains(err.Error(), "idempotency is "+test.window.String()+"; it may be up to two token ttl, "+app.streamLife().String()) {
+				t.Errorf("%+v: %v", test, err)
+			}
+		} else if err != nil || time.Duration(h.Idempotency) != test.want {
+			t.Errorf("%+v: %s, %v", test, time.Duration(h.Idempotency), err)
+		}
 	}
 }
 
