@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -29,9 +30,9 @@ const (
 type admission struct {
 	topic, group string
 	limit        time.Duration
-	// atOnce is how many requests are begun as soon as they come, so that they
-	// do not wait: the concurrency of deliver, 0 for other workers.
-	atOnce int64
+	// delivery is what this process delivers of the topic in the group, nil if
+	// nothing.
+	delivery *delivery
 
 	// drain is how long the backlog takes, in nanoseconds, as of the last look;
 	// 0 where that is not known: nobody is turned away on a guess.
@@ -65,10 +66,12 @@ func (a *admission) refusal() *problem {
 }
 
 // startAdmissions begins to look at the backlogs of the routes that ask for it.
+// Deliveries have to have started.
 func (a *App) startAdmissions(ctx context.Context, i *inside) {
 	a.routes.mu.Lock()
 	defer a.routes.mu.Unlock()
 	for _, admission := range a.routes.admissions {
+		admission.delivery = a.deliveries[a.deliveryKey(admission.topic, admission.group)]
 		a.working.Go(func() { admission.run(ctx, i.client, a.logger) })
 	}
 }
@@ -129,6 +132,10 @@ func (a *admission) look(ctx context.Context, client *broker.Client) (backlogSam
 	if err != nil {
 		return backlogSample{}, err
 	}
+	atOnce, err := a.atOnce(ctx, client, topic)
+	if err != nil {
+		return backlogSample{}, err
+	}
 	sample := backlogSample{at: time.Now(), done: starts}
 	var waiting int64
 	for _, p := range answer.Topics[a.topic] {
@@ -146,8 +153,54 @@ func (a *admission) look(ctx context.Context, client *broker.Client) (backlogSam
 	for number, end := range ends {
 		sample.backlog += max(end-sample.done[number], 0)
 	}
-	sample.backlog = max(sample.backlog-waiting-a.atOnce, 0)
+	sample.backlog = max(sample.backlog-waiting-atOnce, 0)
 	return sample, nil
+}
+
+// atOnce returns how many requests the group begins as soon as they come, so that
+// they do not wait: what this process tries at once now, and as many for every
+// other member. Where it delivers nothing, each member counts as one, since a worker
+// has one request at least.
+//
+// What others try at once is not known. If it is less than assumed, as many requests
+// more are taken as they would take; if it is more, requests that are being tried
+// count as waiting, and some may be turned away that would not have waited. A group
+// whose members are not known is an error, and then nobody is turned away.
+func (a *admission) atOnce(ctx context.Context, client *broker.Client, topic broker.Topic) (int64, error) {
+	found, err := client.Coordinators(ctx, []string{a.group})
+	coordinator, ok := found[a.group]
+	if !ok {
+		return 0, err
+	}
+	members := 0
+	for _, group := range client.Groups(ctx, coordinator, []string{a.group}) {
+		if group.Err != nil {
+			return 0, group.Err
+		}
+		members += working(group, topic)
+	}
+	if a.delivery == nil {
+		return int64(members), nil
+	}
+	// It is a member itself, also while the coordinator does not say so.
+	return int64(max(members, 1)) * int64(a.delivery.current()), nil
+}
+
+// working counts the members of a group that have partitions of a topic, or all
+// of them where it is not told what they have.
+func working(group broker.DescribedGroup, topic broker.Topic) int {
+	n := 0
+	for _, member := range group.Members {
+		if slices.ContainsFunc(member.Assigned, func(has broker.Assigned) bool {
+			return len(has.Partitions) > 0 && (has.Topic == topic.Name || has.ID == topic.ID && has.Topic == "")
+		}) {
+			n++
+		}
+	}
+	if n == 0 || !group.Stable {
+		return len(group.Members)
+	}
+	return n
 }
 
 // add adds a sample and gives how long the backlog takes at the pace of the last

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -25,6 +26,7 @@ type delivery struct {
 	*deliver.Delivery
 	said[deliver.Options]
 	insideKey string
+	scaled    atomic.Int64 // how many tries a scaler has run at once, 0 for no word
 }
 
 // closing are the deliveries that no configuration has any more and that have tries
@@ -46,6 +48,21 @@ func (d *delivery) Destruct() error {
 func (d *delivery) concurrency() int {
 	o, _ := d.holds()
 	return o.Concurrency
+}
+
+// SetConcurrency has so many tries run at once, and with 0 as many as the last
+// configuration says.
+func (d *delivery) SetConcurrency(n int) {
+	d.scaled.Store(int64(n))
+	d.Delivery.SetConcurrency(n)
+}
+
+// current is how many tries run at once now.
+func (d *delivery) current() int {
+	if n := d.scaled.Load(); n > 0 {
+		return int(n)
+	}
+	return d.concurrency()
 }
 
 // addDelivery notes what a route has delivered.

@@ -86,7 +86,8 @@ type Handler struct {
 	// Admit is how long requests that are queued may take before more of them
 	// are turned away: a request that comes when it would take longer to work
 	// off what waits gets 429, with the time after which it is worth trying
-	// again. It is measured every second by the progress of Group. Default: all
+	// again. A repeat with the Idempotency-Key of one that is queued is answered all
+	// the same. It is measured every second by the progress of Group. Default: all
 	// are taken.
 	Admit caddy.Duration `json:"admit,omitempty"`
 
@@ -179,9 +180,6 @@ func (h *Handler) settle(app *App) {
 	h.metrics = metricsOf(h.Topic)
 	if h.Admit > 0 {
 		h.admission = &admission{topic: h.Topic, group: or(h.Group, h.Topic), limit: time.Duration(h.Admit)}
-		if h.Deliver != nil {
-			h.admission.atOnce = int64(h.Deliver.Concurrency)
-		}
 	}
 	h.MaxBody = or(h.MaxBody, defaultMaxBody)
 	h.Idempotency = or(h.Idempotency, caddy.Duration(min(defaultIdempotency, h.app.streamLife())))
@@ -254,7 +252,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return refuseUnread(w, r, *refusal)
 	}
 	if refusal := h.admission.refusal(); refusal != nil {
-		return refuseUnread(w, r, *refusal)
+		if key != "" {
+			refusal = h.unlessQueued(r, owner, key, refusal)
+		}
+		if refusal != nil {
+			return refuseUnread(w, r, *refusal)
+		}
 	}
 	space := workspaces.Get().(*workspace)
 	space.body, refusal = h.readBody(w, r, space.body)

@@ -147,17 +147,54 @@ func (h *Handler) endTurn(ctx context.Context, turn *claims.Turn, c *hub.Claims,
 	}
 }
 
-// claim makes the claim of a request on its key.
-func (h *Handler) claim(in incoming, owner, key string, c *hub.Claims) claims.Claim {
+// unlessQueued returns the refusal of a request that the route does not take now,
+// and nil if it is the repeat of one that is queued or may be: that one's stream
+// is there, and nothing is added to what waits.
+func (h *Handler) unlessQueued(r *http.Request, owner, key string, refusal *problem) *problem {
+	ctx, cancel := context.WithTimeout(r.Context(), h.app.settings.produceTimeout)
+	defer cancel()
+	who := h.claimant(owner, key)
+	marks := make([]claims.Mark, 0, claims.MaxMarks)
+	for _, hash := range h.claimKeys(who) {
+		marks = append(marks, claims.Mark{Key: hash})
+	}
+	lease, err := h.app.lease(ctx)
+	if err == nil {
+		defer lease.release()
+		var queued bool
+		if queued, err = lease.claims.Known(ctx, marks, who[:]); err == nil && !queued {
+			return refusal
+		}
+	}
+	if err != nil {
+		p := unavailable("The gateway could not learn whether this Idempotency-Key was used. Nothing was queued; try again with the same key.")
+		return &p
+	}
+	return nil
+}
+
+// claimant is who asks, and the key that they gave.
+func (h *Handler) claimant(owner, key string) [sha256.Size]byte {
 	bound := "anyone"
 	if h.Bind != "" {
 		bound = "bound"
 	}
-	who := digest(h.Topic, bound, owner, key)
-	what := digest(in.Method, in.URL.RequestURI(), string(in.body))
+	return digest(h.Topic, bound, owner, key)
+}
+
+// claimKeys returns what stands for a claimant under each of the token secrets.
+func (h *Handler) claimKeys(who [sha256.Size]byte) [][16]byte {
 	keys := h.app.keys.ClaimHashes("who", string(who[:]))
+	return keys[:min(len(keys), claims.MaxMarks)]
+}
+
+// claim makes the claim of a request on its key.
+func (h *Handler) claim(in incoming, owner, key string, c *hub.Claims) claims.Claim {
+	who := h.claimant(owner, key)
+	what := digest(in.Method, in.URL.RequestURI(), string(in.body))
+	keys := h.claimKeys(who)
 	bodies := h.app.keys.ClaimHashes("what", string(what[:]))
-	marks := make([]claims.Mark, min(len(keys), claims.MaxMarks))
+	marks := make([]claims.Mark, len(keys))
 	for i := range marks {
 		marks[i] = claims.Mark{Key: keys[i], Body: bodies[i]}
 	}

@@ -234,10 +234,10 @@ func (a *App) Start() error {
 	a.working.Go(func() { a.createTopics(ctx, i.client) })
 	a.startRetentionCheck(ctx, i)
 	a.startClaims(ctx, i)
-	a.startAdmissions(ctx, i)
 	if err := a.startDeliveries(); err != nil {
 		return err
 	}
+	a.startAdmissions(ctx, i)
 	return a.startScaling()
 }
 

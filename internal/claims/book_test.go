@@ -2,11 +2,14 @@ package claims
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/osmosis-gateway/caddy-osmosis/internal/broker"
 )
@@ -60,6 +63,52 @@ func TestClaimWaitsUntilClaimsAreRead(t *testing.T) {
 		if took := time.Since(began); took > 2*time.Second {
 			t.Errorf("it waited %s for a closed book", took)
 		}
+	})
+}
+
+// Whether a key was claimed anywhere can be known without a claim.
+func TestKnown(t *testing.T) {
+	rigged(t, 1, func(t *testing.T, r *rig) {
+		b := r.book(Config{})
+		known := func(want string) {
+			t.Helper()
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			got, err := b.Known(ctx, []Mark{{Key: [16]byte{'k'}}}, []byte("k"))
+			if said := fmt.Sprint(got, " ", errors.Is(err, ErrNotRead)); said != want {
+				t.Errorf("%s, want %s: %v", said, want, err)
+			}
+		}
+		known("false false")
+		if got := r.ends(); got != 0 {
+			t.Errorf("%d records were written", got)
+		}
+		// Another gateway's claim comes just before this one's next fetch is answered.
+		fetches := make(chan struct{}, 1)
+		r.ControlKey(int16(kmsg.Fetch), func(kmsg.Request) (kmsg.Response, error, bool) {
+			r.KeepControl()
+			r.SleepControl(func() {
+				select {
+				case fetches <- struct{}{}:
+				default:
+				}
+				<-time.After(time.Second)
+			})
+			return nil, nil, false
+		})
+		<-fetches
+		other := claim{marks: []Mark{mark('k', 'a')}, stream: stream("s"), until: time.Now().Add(window).UnixMilli(), patience: 1000}
+		r.put(other.record())
+		known("true false")
+		pass(window + time.Second)
+		known("false false")
+		other.until = time.Now().Add(window).UnixMilli()
+		r.put(other.record())
+		pass(5 * time.Second)
+		r.cut()
+		known("true false") // it has read it, and needs nobody
+		pass(window)
+		known("false true")
 	})
 }
 

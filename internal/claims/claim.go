@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/osmosis-gateway/caddy-osmosis/internal/broker"
 	"github.com/osmosis-gateway/caddy-osmosis/record"
 )
 
@@ -146,6 +147,36 @@ func (b *Book) foresee(ctx context.Context, c Claim, claimed bool) (v Verdict, s
 		}
 		claimed = false
 	}
+}
+
+// Known reports whether a claim on the key is live, so that its request is queued
+// or may be. It knows all claims that were in the log when it was called, whichever
+// gateway made them, and writes none. Of the marks it needs the keys alone.
+func (b *Book) Known(ctx context.Context, marks []Mark, place []byte) (bool, error) {
+	if err := b.awaitRead(ctx); err != nil {
+		return false, fmt.Errorf("%w: %w", ErrNotRead, err)
+	}
+	if b.live(marks) {
+		return true, nil
+	}
+	b.mu.Lock()
+	topic := b.life.topic
+	b.mu.Unlock()
+	p := record.Partition(place, topic.Partitions())
+	ends, err := b.config.Broker.Offsets(ctx, topic, []int32{p}, broker.HighWatermark)
+	if end, ok := ends[p]; ok {
+		err = b.await(ctx, Position{Partition: p, Offset: end - 1, Incarnation: topic.ID.Incarnation()})
+	}
+	if err != nil {
+		return false, fmt.Errorf("%w: %w", ErrNotRead, err)
+	}
+	return b.live(marks), nil
+}
+
+// live reports whether the table has a live claim on a key.
+func (b *Book) live(marks []Mark) bool {
+	e := b.look(marks).entry
+	return e != nil && time.Now().UnixMilli() < e.until
 }
 
 // sight is what the table says of a key at one moment.

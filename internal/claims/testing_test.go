@@ -141,6 +141,23 @@ func (r *rig) put(rec record.Record) {
 	}
 }
 
+// ends adds up where the partitions of the claims topic end.
+func (r *rig) ends() (sum int64) {
+	r.t.Helper()
+	topic, err := r.writer.Topic(r.t.Context(), Topic)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for p := range topic.Partitions() {
+		at, err := r.writer.Offsets(r.t.Context(), topic, []int32{p}, broker.HighWatermark)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		sum += at[p]
+	}
+	return sum
+}
+
 // pass lets virtual time pass, and waits until what it set off has settled.
 func pass(d time.Duration) {
 	<-time.After(d)
