@@ -26,6 +26,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -73,6 +74,7 @@ type Client struct {
 	transport    *kafka.Transport
 	api          *kafka.Client
 	decompressor kgo.Decompressor
+	unmarked     atomic.Bool // batches do not say whether their times are the log's
 
 	mu       sync.Mutex
 	versions map[int32]map[int16]span // broker → API key → versions it takes

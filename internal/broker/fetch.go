@@ -71,6 +71,9 @@ type Record struct {
 	// Time is when the log took the record, for topics with LogAppendTime;
 	// otherwise what the producer wrote.
 	Time time.Time
+	// LogTime reports whether Time is the log's. The embedded broker does not say
+	// so of its batches, and all count as having the log's time there.
+	LogTime bool
 }
 
 // Fetch reads committed records: control batches and the records of aborted
@@ -95,10 +98,17 @@ func (c *Client) Fetch(ctx context.Context, q FetchRequest) ([]Fetched, error) {
 	fetched := make([]Fetched, 0, len(q.From))
 	allowed := &allowance{c.decompressor, maxDecompressed}
 	eachFetched(r.Version, answer, q.From, func(f FetchFrom, p *kmsg.FetchResponseTopicPartition) {
-		fetched = append(fetched, decode(f, p, allowed))
+		got := decode(f, p, allowed)
+		for i := range got.Records {
+			got.Records[i].LogTime = got.Records[i].LogTime || c.unmarked.Load()
+		}
+		fetched = append(fetched, got)
 	})
 	return fetched, nil
 }
+
+// logAppendTime is the type of a batch's times if the log gave them.
+const logAppendTime = 1
 
 // From version 13 on, fetches go by topic id.
 const fetchByTopicID = 13
@@ -208,7 +218,7 @@ func decode(f FetchFrom, p *kmsg.FetchResponseTopicPartition, allowed *allowance
 		}
 		out.Records[i] = Record{
 			Record: record.Record{Key: r.Key, Value: r.Value, Headers: headers},
-			Offset: r.Offset, Time: r.Timestamp,
+			Offset: r.Offset, Time: r.Timestamp, LogTime: r.Attrs.TimestampType() == logAppendTime,
 		}
 	}
 	return out

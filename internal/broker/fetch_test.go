@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/segmentio/kafka-go"
+	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -55,20 +56,32 @@ func TestFetch(t *testing.T) {
 	// kfake does not know the topic's setting, so the batch is what Kafka makes of
 	// one: the attribute that says so, and the log's time as the batch's last.
 	bubble(t, "gives the log's time where the batch has it", func(t *testing.T) {
-		w := newWorld(t)
+		w := newWorld(t, kfake.ClusterID("one that marks batches"))
 		topic := w.make("orders", 1, nil)
 		said, logged := time.Now().Add(-48*time.Hour), time.Now()
 		w.answerFetch(topic, batch(1<<3, said, logged, "a", "b"))
 		for _, r := range w.fetch(topic, 0, 0).Records {
-			if !r.Time.Equal(logged) {
-				t.Fatalf("time %v, want %v", r.Time, logged)
+			if !r.Time.Equal(logged) || !r.LogTime {
+				t.Fatalf("time %v, the log's %t, want %v", r.Time, r.LogTime, logged)
 			}
 		}
 		w.answerFetch(topic, batch(0, said, logged, "a"))
-		if at := w.fetch(topic, 0, 0).Records[0].Time; !at.Equal(said) {
-			t.Fatalf("time %v, want the producer's %v", at, said)
+		if r := w.fetch(topic, 0, 0).Records[0]; !r.Time.Equal(said) || r.LogTime {
+			t.Fatalf("time %v, the log's %t, want the producer's %v", r.Time, r.LogTime, said)
 		}
 	})
+
+	// The embedded broker gives the log's time and cannot say so of the batch.
+	for _, id := range []string{"kfake", "osmosis-embedded"} {
+		bubble(t, "takes the time of "+id+" for the log's", func(t *testing.T) {
+			w := newWorld(t, kfake.ClusterID(id))
+			topic := w.make("orders", 1, nil)
+			w.write(w.writer(), "orders", 0, "a")
+			if r := w.fetch(topic, 0, 0).Records[0]; !r.LogTime {
+				t.Fatalf("%+v", r)
+			}
+		})
+	}
 
 	for name, codec := range map[string]kgo.CompressionCodec{
 		"gzip": kgo.GzipCompression(), "snappy": kgo.SnappyCompression(), "lz4": kgo.Lz4Compression(), "zstd": kgo.ZstdCompression(),

@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/segmentio/kafka-go"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -59,8 +60,15 @@ func (c *Client) metadata(ctx context.Context, names []string) (*kmsg.MetadataRe
 	if err != nil {
 		return nil, err
 	}
-	return answer.(*kmsg.MetadataResponse), nil
+	told := answer.(*kmsg.MetadataResponse)
+	c.unmarked.Store(told.ClusterID != nil && slices.Contains(unmarking, *told.ClusterID))
+	return told, nil
 }
+
+// unmarking are the ids of clusters that do not say of a batch, as Kafka does,
+// that its times are the log's: kfake cannot, nor can the embedded broker, which is
+// made of it.
+var unmarking = []string{"osmosis-embedded", "kfake"}
 
 // topicOf reads what a broker says of one topic.
 func topicOf(name string, told *kmsg.MetadataResponseTopic) (Topic, error) {

@@ -144,5 +144,22 @@ func (c *Client) Setting(ctx context.Context, topic, name string) (string, error
 	return "", nil
 }
 
+// Set changes one setting of a topic by Kafka's name. Kafka before 2.3 cannot.
+func (c *Client) Set(ctx context.Context, topic, name, value string) error {
+	answer, err := c.api.IncrementalAlterConfigs(ctx, &kafka.IncrementalAlterConfigsRequest{
+		Resources: []kafka.IncrementalAlterConfigsRequestResource{{
+			ResourceType: kafka.ResourceTypeTopic, ResourceName: topic,
+			Configs: []kafka.IncrementalAlterConfigsRequestConfig{{Name: name, Value: value, ConfigOperation: kafka.ConfigOperationSet}},
+		}},
+	})
+	for i := 0; err == nil && i < len(answer.Resources); i++ {
+		err = answer.Resources[i].Error
+	}
+	if err != nil {
+		return fmt.Errorf("set %s of topic %q: %w", name, topic, err)
+	}
+	return nil
+}
+
 // Millis gives a duration as Kafka's settings carry it.
 func Millis(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }

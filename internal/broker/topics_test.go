@@ -258,3 +258,21 @@ func TestSetting(t *testing.T) {
 		wantError(t, err, kafka.UnknownTopicOrPartition)
 	})
 }
+
+func TestSet(t *testing.T) {
+	bubble(t, "changes one setting", func(t *testing.T) {
+		w := newWorld(t)
+		w.make("orders", 1, map[string]string{"retention.ms": Millis(time.Hour)})
+		if err := w.Set(t.Context(), "orders", "message.timestamp.type", "LogAppendTime"); err != nil {
+			t.Fatal(err)
+		}
+		for name, want := range map[string]string{"message.timestamp.type": "LogAppendTime", "retention.ms": "3600000"} {
+			if got, err := w.Setting(t.Context(), "orders", name); err != nil || got != want {
+				t.Errorf("%s: %q %v", name, got, err)
+			}
+		}
+		wantError(t, w.Set(t.Context(), "nothing", "retention.ms", "1"), kafka.UnknownTopicOrPartition)
+		w.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.IncrementalAlterConfigs}, Err: kerr.TopicAuthorizationFailed})
+		wantError(t, w.Set(t.Context(), "orders", "retention.ms", "1"), kafka.TopicAuthorizationFailed)
+	})
+}

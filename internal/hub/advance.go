@@ -32,7 +32,7 @@ func (s *Subscription) advance(l *leg) {
 
 // meet takes an entry that a leg has come to.
 func (s *Subscription) meet(l *leg, e *Entry) {
-	late := !s.stream.Expires.IsZero() && e.Time.After(s.stream.Expires)
+	late := e.late(s.stream.Expires)
 	switch l.phase {
 	case verifying:
 		s.verify(l, e, late)

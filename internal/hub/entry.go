@@ -11,9 +11,11 @@ import (
 // fields do not change once subscribers can see it.
 type Entry struct {
 	Cursor Cursor
-	// Time is the log's, see record time in package broker.
+	// Time is the log's if logTime, else the producer's: see package broker.
 	Time  time.Time
 	Reply record.Reply
+
+	logTime bool
 
 	cost      int64 // see weigh
 	partition *partition
@@ -26,6 +28,13 @@ type Entry struct {
 
 	mu      sync.Mutex
 	encoded [formats][]byte
+}
+
+// late reports whether a reply came after its stream had expired. If the log gave
+// the record no time of its own, it never is: the producer's clock may be anything,
+// and the time that it wrote would let an answer come to nothing that was in time.
+func (e *Entry) late(expires time.Time) bool {
+	return e.logTime && !expires.IsZero() && e.Time.After(expires)
 }
 
 // onlyEnds tells whether the record is the last part of an answer and has nothing

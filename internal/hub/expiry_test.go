@@ -5,6 +5,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kfake"
 )
 
 func TestExpiry(t *testing.T) {
@@ -112,6 +114,36 @@ func TestReplyInTimeByTheBrokersClock(t *testing.T) {
 		time.Sleep(expiryGrace - 2*time.Second)
 		r.putAt(0, s.Expires, last("a", "one"))
 		expect(t, sub, "reply one @0/0", "end replied-end")
+	})
+}
+
+// In a topic whose times are the producers' no reply is too late by one: a worker's
+// clock that is ahead lets no answered stream expire.
+func TestReplyByAWrongClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, 1, kfake.ClusterID("one that marks batches"))
+		s := r.stream("a")
+		sub := r.follow(s, nil)
+		expect(t, sub, "caught up")
+		r.putAt(0, s.Expires.Add(time.Hour), part("a", "one"))
+		r.putAt(0, s.Expires.Add(time.Hour), last("a", "two"))
+		want := []string{"reply one @0/0", "reply two @0/1", "end replied-end"}
+		expect(t, sub, want...)
+		time.Sleep(time.Until(s.Expires.Add(time.Minute)))
+		expect(t, r.follow(s, nil), want...)
+		expect(t, r.follow(s, &Cursor{Incarnation: s.Incarnation, Offset: 0}), "reply two @0/1", "end replied-end")
+
+		// What that costs: an answer after the end that was told is an answer all the same.
+		b := r.stream("b")
+		time.Sleep(time.Until(b.Expires.Add(expiryGrace)))
+		sub = r.follow(b, nil)
+		e, err := next(sub)
+		if got := tell(e, err); got != "end expired-expired" {
+			t.Fatal(got)
+		}
+		r.putAt(0, time.Now(), last("b", "late"))
+		expect(t, r.follow(b, nil), "reply late @0/2", "end replied-end")
+		expect(t, r.follow(b, &e.Cursor), "gap cursor", "reply late @0/2", "end replied-end")
 	})
 }
 

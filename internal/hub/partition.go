@@ -236,6 +236,7 @@ func (p *partition) entry(r broker.Record) *Entry {
 		Time:   r.Time,
 		Reply:  reply,
 
+		logTime:   r.LogTime,
 		partition: p,
 	}
 	e.cost = e.weigh()
