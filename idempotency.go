@@ -258,7 +258,7 @@ func produceClaims(p *ingress.Producer) func(context.Context, []byte, record.Rec
 func (a *App) claimsSpec() broker.TopicSpec {
 	spec := broker.TopicSpec{
 		Name: claims.Topic, Partitions: claimPartitions, Replication: a.settings.create.Replication,
-		Config: map[string]string{"message.timestamp.type": "LogAppendTime"},
+		Config: map[string]string{timestampType: logAppendTime},
 	}
 	// The retention of the embedded broker is its janitor's: see package embedded.
 	if a.plan.embedded == nil {

@@ -171,7 +171,7 @@ func (a *App) makePlan() error {
 	topic := or(replies.Topic, defaultReplies)
 	p := plan{broker: brokerConfig, logger: a.logger}
 	// The retention of the embedded broker is its janitor's: see package embedded.
-	config := map[string]string{"message.timestamp.type": "LogAppendTime"}
+	config := map[string]string{timestampType: logAppendTime}
 	if len(a.Kafka) == 0 {
 		e := or(a.Embedded, &Embedded{})
 		p.embedded = &embedded.Config{
@@ -233,6 +233,7 @@ func (a *App) Start() error {
 	a.cancel = cancel
 	a.working.Go(func() { a.createTopics(ctx, i.client) })
 	a.startRetentionCheck(ctx, i)
+	a.working.Go(func() { a.keepLogTime(ctx, i.client) })
 	a.startClaims(ctx, i)
 	if err := a.startDeliveries(); err != nil {
 		return err
