@@ -24,6 +24,7 @@ func TestRealKafkaFaults(t *testing.T) {
 	t.Run("topic made again", func(t *testing.T) { topicMadeAgain(t, cluster) })
 	t.Run("topic grows", func(t *testing.T) { topicGrows(t, cluster) })
 	t.Run("retention overtakes a reader", func(t *testing.T) { retentionOvertakes(t, cluster) })
+	t.Run("worker's clock is ahead", func(t *testing.T) { clockAhead(t, cluster) })
 	t.Run("worker aborts", func(t *testing.T) { workerAborts(t, cluster) })
 }
 
