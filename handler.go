@@ -147,7 +147,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	h.settle(app.(*App))
 	if odd := unheardOf(h.Methods); len(odd) > 0 {
-		h.app.logger.Warn("no such HTTP method is registered, look at the spelling", zap.String("topic", h.Topic), zap.Strings("methods", odd))
+		ctx.Logger().Warn("no such HTTP method is registered, look at the spelling", zap.String("topic", h.Topic), zap.Strings("methods", odd))
 	}
 	if h.Scale != nil {
 		h.Scale.Topic, h.Scale.Group = h.Topic, h.Group

@@ -46,7 +46,7 @@ type settings struct {
 // Provision checks the configuration and fills in its defaults. It reads files
 // and dials nothing, so that `caddy validate` works anywhere.
 func (a *App) Provision(ctx caddy.Context) error {
-	a.logger = ctx.Logger()
+	a.logger, a.log = newestLog(), ctx.Logger().Core()
 	a.storage = ctx.Storage()
 	a.started, a.failed = make(chan struct{}), make(chan struct{})
 	a.settings = a.effective()
@@ -214,7 +214,13 @@ func fingerprint(parts ...any) string {
 
 // Start takes broker, producer and hub from the pools. None of that waits for
 // Kafka: the site is up while the broker is down, and routes answer 503 until it is back.
-func (a *App) Start() error {
+func (a *App) Start() (err error) {
+	logs.use(a, a.log)
+	defer func() {
+		if err != nil {
+			logs.leave(a)
+		}
+	}()
 	keys, err := a.loadKeys(context.Background())
 	if err != nil {
 		return err
@@ -288,6 +294,7 @@ func (a *App) kafkaAddresses() string {
 // comes later go on to take requests and to let streams in. Those would all be
 // refused, and an EventSource that is refused gives up for good.
 func (a *App) Stop() error {
+	defer logs.leave(a)
 	return errors.Join(a.stopScaling(), a.stopDeliveries())
 }
 

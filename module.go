@@ -24,6 +24,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/certmagic"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/osmosis-gateway/caddy-osmosis/internal/hub"
 )
@@ -92,7 +93,8 @@ type App struct {
 	// routes say of their own. Each topic and group is scaled once.
 	Scale []*Scale `json:"scale,omitempty"`
 
-	logger   *zap.Logger
+	logger   *zap.Logger  // logs where the newest configuration does, when one has started
+	log      zapcore.Core // where this one logs
 	storage  certmagic.Storage
 	settings settings
 	plan     plan

@@ -275,6 +275,6 @@ func (s *share) leave() {
 // alone: there may be nobody else left to tell.
 func leaveInside(key string) {
 	if _, err := insides.Delete(key); err != nil {
-		caddy.Log().Named("osmosis").Error("leave kafka", zap.Error(err))
+		newestLog().Error("leave kafka", zap.Error(err))
 	}
 }
