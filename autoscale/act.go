@@ -7,13 +7,13 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"os"
 	"os/exec"
-	"strconv"
 	"sync"
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/osmosis-gateway/caddy-osmosis/internal/supervisor"
 )
 
 // Job says what workers are for.
@@ -25,6 +25,10 @@ type Job struct {
 	// Grace is how long a worker that is told to stop may take until it is
 	// killed. Default 10s.
 	Grace time.Duration
+	// Env lists variables, as NAME=value, that workers get in their environment
+	// besides those that every program needs, such as PATH and HOME. They get no
+	// other variable of this process, whose environment may hold secrets.
+	Env []string
 	// Logger takes what workers print and when they start and end. Default: nobody.
 	Logger *zap.Logger
 }
@@ -78,8 +82,8 @@ const maxLine = 8 << 10
 // 0 that no other one has, and the same when it is started again. What it
 // prints goes into the log, line by line. Told to stop, it and the processes it
 // started get SIGTERM (where there is one), then have the job's Grace until
-// they are killed. Its standard input is a pipe that ends when this process is
-// gone, however it went, so that a worker can tell.
+// they are killed. On Unix the same happens when this process is gone, however it
+// went; see package supervisor. Its standard input is a pipe that ends then.
 type Processes struct {
 	job     Job
 	command []string
@@ -199,7 +203,7 @@ func (p *Processes) keep(ctx context.Context, w *worker) {
 			level, told = zap.WarnLevel, pause
 		}
 		what := "worker ended by itself; starting it again"
-		if errors.Is(err, errStart) {
+		if errors.Is(err, supervisor.ErrStart) {
 			what = "worker not started; trying again"
 		}
 		log.Log(level, what, zap.Error(err), zap.Duration("pause", pause))
@@ -212,45 +216,24 @@ func (p *Processes) keep(ctx context.Context, w *worker) {
 	}
 }
 
-// errStart is what a command gives that cannot be run at all.
-var errStart = errors.New("start worker")
-
 // run starts the command once and waits for its end.
 func (p *Processes) run(ctx context.Context, w *worker, log *zap.Logger) error {
-	cmd := exec.CommandContext(ctx, p.command[0], p.command[1:]...)
-	cmd.Env = append(os.Environ(),
-		"OSMOSIS_KAFKA="+p.job.Kafka,
-		"OSMOSIS_TOPIC="+p.job.Topic,
-		"OSMOSIS_GROUP="+p.job.Group,
-		"OSMOSIS_WORKER="+strconv.Itoa(w.number),
-	)
-	lifeline, err := cmd.StdinPipe()
+	path, err := exec.LookPath(p.command[0])
 	if err != nil {
-		return fmt.Errorf("%w: %w", errStart, err)
+		return fmt.Errorf("%w: %w", supervisor.ErrStart, err)
 	}
-	defer lifeline.Close()
 	output, writer := io.Pipe()
-	cmd.Stdout, cmd.Stderr = writer, writer
-	setGroup(cmd)
-	cmd.Cancel = func() error { return terminate(cmd) }
-	cmd.WaitDelay = p.job.Grace
-
 	var reading sync.WaitGroup
 	reading.Go(func() { logLines(output, log) })
 	defer reading.Wait()
 	defer writer.Close()
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("%w: %w", errStart, err)
-	}
-	p.up(w, true)
-	log.Info("worker started", zap.Int("pid", cmd.Process.Pid))
-	err = cmd.Wait()
-	p.up(w, false)
-	killGroup(cmd) // what the command started and left behind
-	if err == nil {
-		err = errors.New("exit status 0")
-	}
-	return err
+	defer p.up(w, false)
+	return supervisor.Run(ctx, supervisor.Command{
+		Path: path, Args: p.command, Env: p.environment(w.number), Output: writer, Grace: p.job.Grace,
+	}, func(pid int) {
+		p.up(w, true)
+		log.Info("worker started", zap.Int("pid", pid))
+	})
 }
 
 // up notes whether a worker's process runs.

@@ -50,12 +50,11 @@ func TestWorkerProcess(t *testing.T) {
 // crew makes processes of this test binary and hands out their log lines.
 func crew(t *testing.T, behaviour string, drain time.Duration, command ...string) (*Processes, lines) {
 	t.Helper()
-	t.Setenv("WORKER_TEST", behaviour)
 	if command == nil {
 		command = []string{os.Args[0], "-test.run=^TestWorkerProcess$"}
 	}
 	log := make(lines, 1000)
-	p := NewProcesses(Job{Kafka: "127.0.0.1:9092", Topic: "orders", Group: "hello", Grace: drain, Logger: zap.New(log)}, command)
+	p := NewProcesses(Job{Kafka: "127.0.0.1:9092", Topic: "orders", Group: "hello", Grace: drain, Env: []string{"WORKER_TEST=" + behaviour}, Logger: zap.New(log)}, command)
 	t.Cleanup(p.Close)
 	return p, log
 }
@@ -132,7 +131,7 @@ func TestACommandThatCannotStartIsTriedAgain(t *testing.T) {
 	p, lines := crew(t, "work", time.Minute, "no-such-program-anywhere")
 	p.Scale(Order{Workers: 1})
 	for range 2 {
-		await(t, lines, `worker not started; trying again map[error:start worker: exec: "no-such-program-anywhere": executable file not found`)
+		await(t, lines, `worker not started; trying again map[error:start command: exec: "no-such-program-anywhere": executable file not found`)
 	}
 }
 
