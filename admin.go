@@ -99,9 +99,10 @@ type scaleDecision struct {
 	ForInflow  float64 `json:"for_inflow"`
 	ForBacklog float64 `json:"for_backlog"`
 	scaleFigures
-	// Hot and Poisoned are partitions.
+	// Hot, Poisoned and Slow are partitions.
 	Hot      []int32 `json:"hot,omitempty"`
 	Poisoned []int32 `json:"poisoned,omitempty"`
+	Slow     []int32 `json:"slow,omitempty"`
 }
 
 // figures are what a decision tells. The zero decision tells nothing.
@@ -149,7 +150,7 @@ func (s *scaling) report() scaleReport {
 	for _, d := range status.Decisions {
 		r.Decisions = append(r.Decisions, scaleDecision{
 			At: d.At, From: d.From, Workers: d.Workers, Reason: d.Reason, ForInflow: d.ForInflow, ForBacklog: d.ForBacklog,
-			scaleFigures: figures(d), Hot: d.Hot, Poisoned: d.Poisoned,
+			scaleFigures: figures(d), Hot: d.Hot, Poisoned: d.Poisoned, Slow: d.Slow,
 		})
 	}
 	return r

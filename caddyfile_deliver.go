@@ -21,6 +21,7 @@ func deliverOptions(d *Deliver) options {
 	return options{
 		"attempts":     number(&d.Attempts),
 		"timeout":      duration(&d.Timeout),
+		"drain":        duration(&d.Drain),
 		"concurrency":  number(&d.Concurrency),
 		"dead_letter":  text(&d.DeadLetter, "<topic>|off"),
 		"max_response": size(&d.MaxResponse),
@@ -82,6 +83,7 @@ func notDelivered(directive string) bool {
 //		attempts     <n>
 //		backoff      <min> <max>
 //		timeout      <duration>
+//		drain        <duration>
 //		concurrency  <n>
 //		dead_letter  <topic>|off
 //		max_response <size>

@@ -21,6 +21,10 @@ const deadLetterOff = "off"
 // an upstream.
 const triesPerCore = 16
 
+// defaultDrain is the default of Deliver.Drain. It leaves time to close streams
+// within the 30s that Kubernetes waits.
+const defaultDrain = 25 * time.Second
+
 // Deliver has the site's own handlers answer what is queued: a consumer group
 // replays each record through them and produces what they answer as the reply.
 // Requests of methods that are not queued go straight through them.
@@ -61,6 +65,15 @@ type Deliver struct {
 	// Default: 64 MiB.
 	MaxResponse int64 `json:"max_response,omitempty"`
 
+	// Drain is how long tries that run may go on after this process has given its
+	// partitions up: at `caddy stop`, at SIGTERM, and at a reload that removes the
+	// route. Other members of the group take the partitions over at once. A try that
+	// has not ended by then is cut off: an answer that the client has none of is
+	// tried again elsewhere, and the stream of one that it has half of ends as
+	// failed. Longer than what stops Caddy waits for, it is cut short: Kubernetes
+	// kills a process 30s after SIGTERM by default. Default: 25s.
+	Drain caddy.Duration `json:"drain,omitempty"`
+
 	// RetryStarted has a request tried again also when a part of its answer has
 	// gone to the client, who then gets all of it again. Default: false, its
 	// stream ends as failed.
@@ -84,6 +97,7 @@ func (d *Deliver) provision(ctx caddy.Context, topic string) error {
 	d.Concurrency = or(d.Concurrency, triesPerCore*runtime.GOMAXPROCS(0))
 	d.DeadLetter = or(d.DeadLetter, topic+".dlq")
 	d.MaxResponse = or(d.MaxResponse, deliver.DefaultMaxResponse)
+	d.Drain = or(d.Drain, caddy.Duration(defaultDrain))
 	if err := d.check(); err != nil {
 		return fmt.Errorf("deliver %s: %w", topic, err)
 	}
@@ -105,6 +119,9 @@ func (d *Deliver) check() error {
 	if d.BackoffMin < 0 || d.BackoffMax < d.BackoffMin || d.Timeout < 0 {
 		return fmt.Errorf("backoff goes from %s to %s and timeout is %s; durations have to be positive, and the first no longer than the second",
 			time.Duration(d.BackoffMin), time.Duration(d.BackoffMax), time.Duration(d.Timeout))
+	}
+	if d.Drain < 0 {
+		return fmt.Errorf("drain %s: negative; write how long tries may go on after the group was left, such as 25s", time.Duration(d.Drain))
 	}
 	if d.DeadLetter == d.topic {
 		return errors.New("the dead-letter topic is the topic itself, so that nothing would ever be given up; name another")
@@ -129,7 +146,7 @@ func (d *Deliver) options() deliver.Options {
 		Handler:  replayed{d.site},
 		Attempts: d.Attempts, BackoffMin: time.Duration(d.BackoffMin), BackoffMax: time.Duration(d.BackoffMax),
 		Timeout: time.Duration(d.Timeout), Concurrency: d.Concurrency, DeadLetter: d.deadLetter(),
-		MaxResponse: d.MaxResponse, RetryStarted: d.RetryStarted,
+		MaxResponse: d.MaxResponse, Drain: time.Duration(d.Drain), RetryStarted: d.RetryStarted,
 	}
 }
 

@@ -132,19 +132,19 @@ func (a *App) stopDeliveries() error {
 	return errors.Join(errs...)
 }
 
-// replies puts replies and dead letters on their topics. Those that are missing
+// replies puts replies, dead letters and control records on their topics. Those that are missing
 // are made as the configuration has it that the delivery began with.
 type replies struct {
 	producer *ingress.Producer
-	ensure   func(ctx context.Context, topic string) error
+	ensure   func(ctx context.Context, topic string, rec record.Record) error
 }
 
 func (a *App) repliesTo(i *inside) replies {
-	return replies{i.producer, func(ctx context.Context, topic string) error {
+	return replies{i.producer, func(ctx context.Context, topic string, rec record.Record) error {
 		if topic == controlTopic {
 			return a.ensureControl(ctx, i.client)
 		}
-		return a.ensure(ctx, i.client, topic)
+		return a.ensure(ctx, i.client, a.specFor(topic, rec))
 	}}
 }
 
@@ -159,7 +159,7 @@ func (r replies) Produce(ctx context.Context, topic string, partition int32, rec
 	}
 	_, err := r.producer.Produce(ctx, request)
 	if errors.Is(err, ingress.ErrTopicMissing) {
-		if cause := r.ensure(ctx, topic); cause != nil {
+		if cause := r.ensure(ctx, topic, rec); cause != nil {
 			return fmt.Errorf("%w: %w", err, cause)
 		}
 		_, err = r.producer.Produce(ctx, request)

@@ -21,7 +21,7 @@ func TestRepliesGoWhereTheyAreAwaited(t *testing.T) {
 	defer client.Close()
 	producer := ingress.New(ingress.Config{Broker: client})
 	defer producer.Close()
-	r := replies{producer, func(context.Context, string) error { return nil }}
+	r := replies{producer, func(context.Context, string, record.Record) error { return nil }}
 	key := []byte("stream")
 	byKey := record.Partition(key, 4)
 	for named, want := range map[int32]int32{(byKey + 1) % 4: (byKey + 1) % 4, (byKey + 2) % 4: (byKey + 2) % 4, 9: byKey, -1: byKey} {

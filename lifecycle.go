@@ -255,7 +255,7 @@ func (a *App) createTopics(ctx context.Context, client *broker.Client) {
 	topics, delivers := slices.Compact(slices.Sorted(slices.Values(a.routes.topics))), len(a.routes.deliveries) > 0
 	a.routes.mu.Unlock()
 	for _, topic := range topics {
-		if err := a.ensure(ctx, client, topic); err != nil {
+		if err := a.ensure(ctx, client, a.requestSpec(topic)); err != nil {
 			a.logger.Warn("request topic not ready", zap.String("topic", topic), zap.Error(err))
 		}
 	}
@@ -266,19 +266,6 @@ func (a *App) createTopics(ctx context.Context, client *broker.Client) {
 		a.logger.Warn("control topic not ready; until it is, requests that are being tried cannot be cancelled, and are cut short where a partition moves to another gateway",
 			zap.String("topic", controlTopic), zap.Error(err))
 	}
-}
-
-// ensure makes a request topic where it is missing and the configuration allows it.
-func (a *App) ensure(ctx context.Context, client *broker.Client, topic string) error {
-	ctx, cancel := context.WithTimeout(ctx, a.settings.produceTimeout)
-	defer cancel()
-	c := a.settings.create
-	if c.Off {
-		_, err := client.Topic(ctx, topic)
-		return err
-	}
-	_, err := client.Ensure(ctx, broker.TopicSpec{Name: topic, Partitions: c.Partitions, Replication: c.Replication})
-	return err
 }
 
 // kafkaAddresses gives what workers connect to.

@@ -86,7 +86,7 @@ func newScaleGauge(name, help string, value func(scaleReport) *float64) scaleGau
 var allScaleGauges = []scaleGauge{
 	newScaleGauge("inflow_records_per_second", "How many records come in.", func(r scaleReport) *float64 { return r.Inflow }),
 	newScaleGauge("outflow_records_per_second", "How many records the consumer group gets done.", func(r scaleReport) *float64 { return r.Outflow }),
-	newScaleGauge("backlog_records", "Records that are not done, without those of poisoned and paused partitions.", func(r scaleReport) *float64 { return float(r.Backlog) }),
+	newScaleGauge("backlog_records", "Records that are not done, without those of poisoned, slow and paused partitions.", func(r scaleReport) *float64 { return float(r.Backlog) }),
 	newScaleGauge("oldest_seconds", "For how long the oldest record has waited.", func(r scaleReport) *float64 { return r.OldestSeconds }),
 	newScaleGauge("workers_desired", "How many workers there should be.", func(r scaleReport) *float64 { return float(r.Desired) }),
 	newScaleGauge("workers_running", "How many workers there are.", func(r scaleReport) *float64 { return float(r.Running) }),

@@ -119,7 +119,7 @@ func onlyPlaceholder(text string) string {
 func (h *Handler) produce(ctx context.Context, lease *lease, request ingress.Request, c *hub.Claims) error {
 	ack, err := produceWithin(ctx, lease.producer, request)
 	if errors.Is(err, ingress.ErrTopicMissing) {
-		if cause := h.app.ensure(ctx, lease.client, h.Topic); cause != nil {
+		if cause := h.app.ensure(ctx, lease.client, h.app.requestSpec(h.Topic)); cause != nil {
 			return fmt.Errorf("%w: %w", err, cause)
 		}
 		ack, err = produceWithin(ctx, lease.producer, request)

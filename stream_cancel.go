@@ -10,7 +10,6 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/osmosis-gateway/caddy-osmosis/internal/broker"
 	"github.com/osmosis-gateway/caddy-osmosis/internal/deliver"
 	"github.com/osmosis-gateway/caddy-osmosis/internal/hub"
 	"github.com/osmosis-gateway/caddy-osmosis/internal/ingress"
@@ -84,7 +83,7 @@ func (a *App) callOff(ctx context.Context, lease *lease, c hub.Claims) error {
 	told := deliver.Cancellation{Cancel: c.ID, Expires: c.Expires.UnixMilli()}.Record()
 	err := a.put(ctx, lease, controlTopic, told)
 	if errors.Is(err, ingress.ErrTopicMissing) {
-		if err = a.ensureControl(ctx, lease.client); err == nil {
+		if err = a.ensure(ctx, lease.client, a.controlSpec()); err == nil {
 			err = a.put(ctx, lease, controlTopic, told)
 		} else if a.settings.create.Off {
 			a.logger.Warn("nobody who delivers learns of cancellations: the control topic is missing; create it with one partition", zap.String("topic", controlTopic), zap.Error(err))
@@ -104,16 +103,5 @@ func (a *App) callOff(ctx context.Context, lease *lease, c hub.Claims) error {
 func (a *App) put(ctx context.Context, lease *lease, topic string, r record.Record) error {
 	deadline, _ := ctx.Deadline()
 	_, err := lease.producer.Produce(ctx, ingress.Request{Topic: topic, Record: r, Timeout: time.Until(deadline)})
-	return err
-}
-
-// ensureControl makes the control topic where it is missing and the configuration
-// allows it.
-func (a *App) ensureControl(ctx context.Context, client *broker.Client) error {
-	if a.settings.create.Off {
-		_, err := client.Topic(ctx, controlTopic)
-		return err
-	}
-	_, err := client.Ensure(ctx, broker.TopicSpec{Name: controlTopic, Partitions: 1, Replication: a.settings.create.Replication})
 	return err
 }

@@ -277,3 +277,52 @@ func TestEventsOnExit(t *testing.T) {
 		}
 	})
 }
+
+// Streams that end together do not come back together: when they begin, when they are
+// turned away and when the process ends, each is told another time.
+func TestRetryHasJitter(t *testing.T) {
+	const open = 20
+	virtually(t, func(t *testing.T, s *gateway) {
+		path := s.path(s.accept())
+		begun, turnedAway, exiting := make([]time.Duration, open), make([]time.Duration, open), make([]time.Duration, open)
+		listeners := make([]*listener, open)
+		for i := range listeners {
+			l := s.listen(path)
+			for range 2 {
+				line, err := l.lines.ReadString('\n')
+				if err != nil {
+					t.Fatal(err)
+				}
+				l.parser.line(strings.TrimSuffix(line, "\n"))
+			}
+			listeners[i], begun[i] = l, l.parser.retry
+		}
+		for i := range turnedAway {
+			l := s.listen(path)
+			l.ends()
+			turnedAway[i] = l.parser.retry
+		}
+		s.leave()
+		for i, l := range listeners {
+			l.parser.retry = 0
+			l.ends()
+			exiting[i] = l.parser.retry
+		}
+		for what, told := range map[string][]time.Duration{"begins": begun, "is turned away": turnedAway, "ends with the process": exiting} {
+			least := comeBack
+			if what == "is turned away" {
+				least = comeBackLater
+			}
+			different := make(map[time.Duration]bool)
+			for _, retry := range told {
+				different[retry] = true
+				if retry < least || retry > least+comeBackSpread {
+					t.Errorf("a stream that %s is told to come back after %s", what, retry)
+				}
+			}
+			if len(different) < open/2 { // of 3,000 milliseconds
+				t.Errorf("%d streams that each %s are told %d times to come back: %v", open, what, len(different), told)
+			}
+		}
+	}, func(a *App) { a.Streams = &Streams{MaxOpenPerClient: open} })
+}

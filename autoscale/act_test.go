@@ -3,6 +3,7 @@ package autoscale
 import (
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/signal"
 	"strings"
@@ -29,6 +30,7 @@ func TestWorkerProcess(t *testing.T) {
 	asked := make(chan os.Signal, 1)
 	signal.Notify(asked, syscall.SIGTERM)
 	fmt.Printf("worker %s of %s on %s at %s\n", os.Getenv("OSMOSIS_WORKER"), os.Getenv("OSMOSIS_GROUP"), os.Getenv("OSMOSIS_TOPIC"), os.Getenv("OSMOSIS_KAFKA"))
+	fmt.Printf("secret %q\n", os.Getenv("WORKER_TEST_SECRET"))
 	if os.Getenv("WORKER_TEST") == "stubborn" {
 		for range asked {
 		}
@@ -41,6 +43,13 @@ func TestWorkerProcess(t *testing.T) {
 	select {
 	case <-asked:
 		fmt.Println("asked to stop")
+		if gate := os.Getenv("WORKER_TEST_GATE"); gate != "" {
+			conn, err := net.Dial("tcp", gate)
+			if err == nil {
+				_, _ = io.Copy(io.Discard, conn) // until the test closes it
+				fmt.Println("finished")
+			}
+		}
 	case <-gone:
 		fmt.Println("gateway is gone")
 	}
@@ -125,6 +134,57 @@ func TestAWorkerThatDoesNotStopIsKilled(t *testing.T) {
 	await(t, lines, "worker 0 of hello")
 	p.Close()
 	await(t, lines, "worker stopped")
+}
+
+// A worker has the grace period to finish what it works on.
+func TestAWorkerFinishes(t *testing.T) {
+	gate, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer gate.Close()
+	p, lines := crew(t, "work", time.Hour)
+	p.job.Env = append(p.job.Env, "WORKER_TEST_GATE="+gate.Addr().String())
+	p.Scale(Order{Workers: 1})
+	await(t, lines, "worker 0 of hello")
+	p.Scale(Order{})
+	await(t, lines, "asked to stop")
+	conn, err := gate.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
+	await(t, lines, "finished")
+}
+
+// The gateway's environment may hold secrets. Workers get what every program needs,
+// and what the job has for them.
+func TestTheEnvironmentOfAWorker(t *testing.T) {
+	for name, value := range map[string]string{
+		"WORKER_TEST_SECRET": "hush", "KAFKA_PASSWORD": "hush", "OSMOSIS_BROKER": "kafka of hush", "OSMOSIS_TOPIC": "other",
+		"LC_WORKER_TEST": "C", "TZ": "Asia/Tokyo", "LANG": "de", "SSL_CERT_FILE": "/certificates",
+	} {
+		t.Setenv(name, value)
+	}
+	p, lines := crew(t, "work", time.Minute)
+	p.Scale(Order{Workers: 1})
+	await(t, lines, `secret \"\"`)
+
+	p.job.Env = []string{"LANG=eo", "TOKEN=42"}
+	got := make(map[string]string)
+	for _, variable := range p.environment(3) {
+		name, value, _ := strings.Cut(variable, "=")
+		got[name] = value
+	}
+	for name, want := range map[string]string{
+		"PATH": os.Getenv("PATH"), "HOME": os.Getenv("HOME"), "LC_WORKER_TEST": "C", "TZ": "Asia/Tokyo", "SSL_CERT_FILE": "/certificates",
+		"LANG": "eo", "TOKEN": "42", "KAFKA_PASSWORD": "", "OSMOSIS_BROKER": "",
+		"OSMOSIS_KAFKA": "127.0.0.1:9092", "OSMOSIS_TOPIC": "orders", "OSMOSIS_GROUP": "hello", "OSMOSIS_WORKER": "3",
+	} {
+		if got[name] != want {
+			t.Errorf("%s is %q, want %q", name, got[name], want)
+		}
+	}
 }
 
 func TestACommandThatCannotStartIsTriedAgain(t *testing.T) {

@@ -40,8 +40,10 @@ type Config struct {
 	// change must be; the last quarter is for raises by half or more. Changes
 	// from 0 and to 0 stop nobody and are free. Default 60.
 	Rebalances int
-	// Stuck is how long a partition that a worker has may stand still until it
-	// counts as poisoned; at least ten times the work of a record. Default 1m.
+	// Stuck is how long a partition that a worker has may stand still until it is
+	// left out: as poisoned if three members that had it are gone, else as slow once
+	// that is ten times the work of a record as well. Where the work time is not
+	// known, one member may work on a record for as long as it takes. Default 1m.
 	Stuck time.Duration
 	// Hold is how long the last number stays while the broker tells nothing.
 	// After that it is Min, and at least 1. Default 10m.

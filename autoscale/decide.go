@@ -17,7 +17,7 @@ type Decision struct {
 	// ForInflow and ForBacklog are the two parts of the formula, in workers.
 	ForInflow, ForBacklog float64
 	// Inflow and Outflow are records per second, Backlog the records not done.
-	// What is poisoned or paused is not in them.
+	// What is poisoned, slow or paused is not in them.
 	Inflow, Outflow float64
 	Backlog         int64
 	// WorkTime is how long a worker works on a record.
@@ -27,9 +27,11 @@ type Decision struct {
 	// Gradient is inflow against what the workers could do: above 1 the backlog
 	// grows. 0 where there are no workers, or the work time is not known.
 	Gradient float64
-	// Hot lists partitions into which more comes than one worker can do, Poisoned
-	// those that do not move or fail again and again.
-	Hot, Poisoned []int32
+	// Hot lists partitions into which more comes than one worker can do. Poisoned
+	// lists those whose record fails again and again, or whose workers die one after
+	// the other. Slow lists those where one worker has done nothing for far longer
+	// than a record usually takes: it works on a long record, or hangs.
+	Hot, Poisoned, Slow []int32
 	// Since is when the first look was taken, KnownAt when all was last known,
 	// BusyAt when there was last something to do, or it was not known.
 	Since, KnownAt, BusyAt time.Time
@@ -84,7 +86,7 @@ func Decide(c Config, h History) Decision {
 		At: now.At, From: now.Workers,
 		ForInflow: l.inWorkers, ForBacklog: l.behind,
 		Inflow: l.inflow, Outflow: l.outflow, Backlog: l.backlog, WorkTime: l.workTime,
-		Hot: l.hot, Poisoned: l.poisoned,
+		Hot: l.hot, Poisoned: l.poisoned, Slow: l.slow,
 	}
 	d.Since, d.KnownAt, d.BusyAt = h.Looks[0].At, h.Looks[0].At, h.Looks[0].At
 	if len(h.Decisions) > 0 {

@@ -39,6 +39,9 @@ type Partition struct {
 	// Stalled is how long nothing was done although records waited and a worker
 	// had the partition.
 	Stalled time.Duration
+	// Lost counts the members that had the partition and have left the group since
+	// something was done in it.
+	Lost int
 	// Poisoned says that a record is known to be failing in it again and again.
 	Poisoned bool
 	// Paused says that its consumption was stopped on purpose.

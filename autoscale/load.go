@@ -29,6 +29,7 @@ type load struct {
 	catchingUp   int     // those whose backlog takes a worker for longer than the target
 	hot          []int32 // more than a worker's share comes in there
 	poisoned     []int32
+	slow         []int32
 	paused       int
 	stuck        bool // most partitions wait, and none moves
 }
@@ -125,11 +126,13 @@ func growing(looks []Measurement, counts []bool, span time.Duration) bool {
 	return out > 0 && out < in/2
 }
 
+// deadly is how many members a partition has to lose before that is put down to its
+// record. A deploy, or fewer workers, costs it one.
+const deadly = 3
+
 // partitions goes through them: what waits in each, and which ones the load is made of.
 func (l *load) partitions(c Config, h History) (backlogs []int64, counts []bool) {
 	now := h.Looks[len(h.Looks)-1]
-	stuckAfter := max(c.Stuck, 10*l.workTime)
-
 	backlogs = make([]int64, len(now.Partitions))
 	counts = make([]bool, len(now.Partitions))
 	waiting, stalled := 0, 0
@@ -152,11 +155,19 @@ func (l *load) partitions(c Config, h History) (backlogs []int64, counts []bool)
 		if backlogs[i] > 0 {
 			waiting++
 		}
-		if p.Poisoned || p.Stalled >= stuckAfter {
-			if p.Stalled >= stuckAfter {
-				stalled++
-			}
+		dies := p.Lost >= deadly && p.Stalled >= c.Stuck
+		// Nobody can tell a long record from a worker that hangs; where it is not known
+		// how long records take, not even that this one is long.
+		slow := !l.guessed && p.Stalled >= max(c.Stuck, 10*l.workTime)
+		if dies || slow {
+			stalled++
+		}
+		switch {
+		case p.Poisoned || dies:
 			l.poisoned = append(l.poisoned, int32(i)) //nolint:gosec // partition numbers are 32 bits
+			continue
+		case slow:
+			l.slow = append(l.slow, int32(i)) //nolint:gosec // the same
 			continue
 		}
 		counts[i] = true

@@ -298,7 +298,7 @@ func (l *Loop) remember(d Decision) {
 // alike tells whether two decisions have the same kind of reason.
 func (d Decision) alike(other Decision) bool {
 	return d.why == other.why && d.kept == other.kept &&
-		len(d.Hot) == len(other.Hot) && len(d.Poisoned) == len(other.Poisoned)
+		len(d.Hot) == len(other.Hot) && len(d.Poisoned) == len(other.Poisoned) && len(d.Slow) == len(other.Slow)
 }
 
 // tell logs a decision.

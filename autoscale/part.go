@@ -35,8 +35,10 @@ type part struct {
 	still    int   // looks since anything moved
 
 	holes   holes
-	owned   bool // a member has it
-	tried   bool // one has had it since something was done
+	owned   bool   // a member has it
+	owner   string // who has it, or had it last
+	lost    int    // members that had it, and have left the group since something was done
+	tried   bool   // one has had it since something was done
 	stalled time.Duration
 	read    time.Time // when it was known last
 	aged    int64     // the offset whose time was asked for last, plus one
@@ -162,7 +164,7 @@ func (p *part) stall(now time.Time, g *group) {
 	p.tried = p.tried || p.owned
 	switch {
 	case p.backlog() == 0 || p.worked:
-		p.stalled, p.tried = 0, p.owned
+		p.stalled, p.tried, p.lost = 0, p.owned, 0
 	case p.read.IsZero():
 	case p.owned, p.tried && !g.stable && g.members > 0:
 		p.stalled += now.Sub(p.read)
@@ -173,7 +175,12 @@ func (p *part) stall(now time.Time, g *group) {
 // assigned takes in what the members of the group have.
 func (w *Watch) assigned(members []broker.Member, stable bool) {
 	for i := range w.parts {
-		w.parts[i].owned = false
+		p := &w.parts[i]
+		p.owned = false
+		if p.owner != "" && len(members) > 0 && !slices.ContainsFunc(members, func(m broker.Member) bool { return m.ID == p.owner }) {
+			p.owner = ""
+			p.lost++
+		}
 	}
 	owned := make(map[string][]int32)
 	for _, m := range members {
@@ -187,7 +194,7 @@ func (w *Watch) assigned(members []broker.Member, stable bool) {
 			owned[m.ID] = slices.Clone(t.Partitions)
 			for _, number := range t.Partitions {
 				if number >= 0 && int(number) < len(w.parts) {
-					w.parts[number].owned = true
+					w.parts[number].owned, w.parts[number].owner = true, m.ID
 				}
 			}
 		}
@@ -233,7 +240,7 @@ func (w *Watch) measure(now time.Time) Measurement {
 			m.Oldest = max(m.Oldest, w.age(i, now))
 			p.stall(now, w.group)
 		}
-		out.Stalled = p.stalled
+		out.Stalled, out.Lost = p.stalled, p.lost
 		w.effort.partition(out.Backlog, p.done)
 	}
 	w.effort.end()

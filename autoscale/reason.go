@@ -45,6 +45,9 @@ func (d Decision) reason(c Config, now Measurement, l load, why bound, kept keep
 	if len(d.Poisoned) > 0 {
 		fmt.Fprintf(&b, "; left out as poisoned: %s", partitions(d.Poisoned))
 	}
+	if len(d.Slow) > 0 {
+		fmt.Fprintf(&b, "; left out as slow, with nothing done for more than %s: %s", spoken(max(c.Stuck, 10*l.workTime)), partitions(d.Slow))
+	}
 	if l.paused > 0 {
 		fmt.Fprintf(&b, "; left out as paused: %d", l.paused)
 	}
