@@ -32,7 +32,7 @@ func FuzzDecide(f *testing.F) {
 			m := Measurement{At: at, Workers: int(next() & 0xff), WorkTime: time.Duration(next()), Keys: int(next()), WorkSpread: float64(next())}
 			unknown := true
 			for range next() & 7 {
-				p := Partition{Backlog: next(), Produced: next(), Done: next(), Stalled: time.Duration(next()), Paused: next()&7 == 1, Poisoned: next()&7 == 1}
+				p := Partition{Backlog: next(), Produced: next(), Done: next(), Stalled: time.Duration(next()), Lost: int(next() & 7), Paused: next()&7 == 1, Poisoned: next()&7 == 1}
 				unknown = unknown && (p.Backlog < 0 || p.Produced < 0)
 				m.Partitions = append(m.Partitions, p)
 			}

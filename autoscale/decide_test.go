@@ -189,6 +189,7 @@ func TestPoisonDoesNotScale(t *testing.T) {
 	s := newScene(t, Config{Max: 12}, 12, 0)
 	s.run(5*time.Minute, 2, 2)
 	before := s.last.Workers
+	s.look.Partitions[7].Lost = deadly
 	for range 600 {
 		s.look.Partitions[7].Stalled += 2 * time.Second
 		s.look.Partitions[7].Backlog += 100
@@ -207,6 +208,57 @@ func TestPoisonDoesNotScale(t *testing.T) {
 	s.says(1, "poisoned")
 }
 
+// A worker that works on the first record of all for as long as it takes is not
+// told from one that hangs by the time that has passed: neither poisoned nor slow, it
+// counts as it did at the beginning. A member that is gone, as after a deploy, says
+// nothing either.
+func TestALongFirstRecordIsNotPoison(t *testing.T) {
+	s := newScene(t, Config{Max: 12}, 12, 2)
+	s.look.WorkTime = 0
+	for i := range s.look.Partitions[:2] {
+		s.look.Partitions[i] = Partition{Backlog: 3, Lost: deadly - 1}
+	}
+	s.decide(2*time.Second, 0, 0)
+	for range 300 {
+		for i := range s.look.Partitions[:2] {
+			s.look.Partitions[i].Stalled += 2 * time.Second
+		}
+		s.decide(2*time.Second, 0, 0)
+		if len(s.last.Poisoned) > 0 || len(s.last.Slow) > 0 || s.last.Backlog != 6 || s.last.Workers < 1 {
+			t.Fatalf("after %s: %+v", s.look.Partitions[0].Stalled, s.last)
+		}
+	}
+
+	// Three that are gone do.
+	s.look.Partitions[0].Lost = deadly
+	s.decide(2*time.Second, 0, 0)
+	s.says(s.last.Workers, "left out as poisoned: partition 0")
+	if len(s.last.Poisoned) != 1 || s.last.Backlog != 3 {
+		t.Fatalf("%+v", s.last)
+	}
+}
+
+// Where it is known how long records take, one for which a worker needs far longer is
+// slow, and never poisoned while that worker has it.
+func TestALongRecordIsSlow(t *testing.T) {
+	s := newScene(t, Config{Max: 12}, 12, 0)
+	s.run(5*time.Minute, 2, 2)
+	before := s.last.Workers
+	s.look.Partitions[7].Backlog = 1
+	for range 300 {
+		s.look.Partitions[7].Stalled += 2 * time.Second
+		s.decide(2*time.Second, 2, 2)
+		slow := s.look.Partitions[7].Stalled >= time.Minute
+		if len(s.last.Poisoned) > 0 || slow != (len(s.last.Slow) == 1) {
+			t.Fatalf("after %s: poisoned %v, slow %v", s.look.Partitions[7].Stalled, s.last.Poisoned, s.last.Slow)
+		}
+	}
+	s.says(s.last.Workers, "left out as slow, with nothing done for more than 1m: partition 7")
+	if s.last.Workers > before {
+		s.says(before)
+	}
+}
+
 func TestSlowWorkIsNotPoison(t *testing.T) {
 	s := newScene(t, Config{Max: 12}, 12, 4)
 	s.look.WorkTime = 5 * time.Minute
@@ -215,8 +267,8 @@ func TestSlowWorkIsNotPoison(t *testing.T) {
 	}
 	s.run(time.Minute, 0, 0)
 	s.says(12)
-	if len(s.last.Poisoned) > 0 {
-		t.Fatalf("%v are slow, not poisoned", s.last.Poisoned)
+	if len(s.last.Poisoned) > 0 || len(s.last.Slow) > 0 {
+		t.Fatalf("%v are poisoned and %v slow, which is how long records take", s.last.Poisoned, s.last.Slow)
 	}
 }
 

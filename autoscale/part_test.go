@@ -3,6 +3,8 @@ package autoscale
 import (
 	"testing"
 	"time"
+
+	"github.com/osmosis-gateway/caddy-osmosis/internal/broker"
 )
 
 // A partition stands still while members die of its first record one after the
@@ -43,5 +45,45 @@ func TestAPartitionStallsThroughRebalances(t *testing.T) {
 				t.Fatalf("it stands still for %s, not %s", p.stalled, tt.want)
 			}
 		})
+	}
+}
+
+// A partition loses a member that had it when that member has left the group, and not
+// when it goes to another one.
+func TestAPartitionLosesMembers(t *testing.T) {
+	having := func(id string, partitions ...int32) broker.Member {
+		return broker.Member{ID: id, Assigned: []broker.Assigned{{Topic: "orders", Partitions: partitions}}}
+	}
+	w := &Watch{of: Watched{Topic: "orders"}, topic: new(topic), parts: make([]part, 2)}
+	for i := range w.parts {
+		w.parts[i].lag = 5
+	}
+	now := start
+	for _, tt := range []struct {
+		of      string
+		members []broker.Member
+		stable  bool
+		worked  bool
+		lost    [2]int
+	}{
+		{"the first comes", []broker.Member{having("a", 0, 1)}, true, false, [2]int{0, 0}},
+		{"they share out", []broker.Member{having("a"), having("b")}, false, false, [2]int{0, 0}},
+		{"one goes to another", []broker.Member{having("a", 0), having("b", 1)}, true, false, [2]int{0, 0}},
+		{"it is not told who is there", nil, false, false, [2]int{0, 0}},
+		{"the first dies", []broker.Member{having("b")}, false, false, [2]int{1, 0}},
+		{"the other has both", []broker.Member{having("b", 0, 1)}, true, false, [2]int{1, 0}},
+		{"it dies too", []broker.Member{having("c", 0, 1)}, true, false, [2]int{2, 1}},
+		{"something is done", []broker.Member{having("c", 0, 1)}, true, true, [2]int{0, 0}},
+		{"that one dies", []broker.Member{having("d", 0, 1)}, true, false, [2]int{1, 1}},
+	} {
+		now = now.Add(time.Second)
+		w.assigned(tt.members, tt.stable)
+		for i := range w.parts {
+			w.parts[i].worked = tt.worked
+			w.parts[i].stall(now, &group{stable: tt.stable, members: len(tt.members)})
+		}
+		if got := [2]int{w.parts[0].lost, w.parts[1].lost}; got != tt.lost {
+			t.Fatalf("%s: %v are lost, want %v", tt.of, got, tt.lost)
+		}
 	}
 }
