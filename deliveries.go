@@ -141,9 +141,6 @@ type replies struct {
 
 func (a *App) repliesTo(i *inside) replies {
 	return replies{i.producer, func(ctx context.Context, topic string, rec record.Record) error {
-		if topic == controlTopic {
-			return a.ensureControl(ctx, i.client)
-		}
 		return a.ensure(ctx, i.client, a.specFor(topic, rec))
 	}}
 }

@@ -262,7 +262,7 @@ func (a *App) createTopics(ctx context.Context, client *broker.Client) {
 	if !delivers {
 		return
 	}
-	if err := a.ensureControl(ctx, client); err != nil {
+	if err := a.ensure(ctx, client, a.controlSpec()); err != nil {
 		a.logger.Warn("control topic not ready; until it is, requests that are being tried cannot be cancelled, and are cut short where a partition moves to another gateway",
 			zap.String("topic", controlTopic), zap.Error(err))
 	}
