@@ -37,10 +37,10 @@ func TestShare(t *testing.T) {
 		},
 		"the youngest claim goes first": {
 			2, []claimant{
-				{id: "a", owned: []int32{0, 1}, generation: 3, interrupted: true},
-				{id: "b", owned: []int32{1}, generation: 4, interrupted: true},
+				{id: "a", owned: []int32{0}, generation: 3, interrupted: true},
+				{id: "b", owned: []int32{0}, generation: 4, interrupted: true},
 			},
-			[]portion{{owned: []int32{0}}, {owned: []int32{1}}},
+			[]portion{{owned: []int32{1}}, {owned: []int32{0}}},
 		},
 		"a former member's claim goes last, however young": {
 			2, []claimant{

@@ -153,6 +153,23 @@ func TestMembershipCommit(t *testing.T) {
 		}
 	})
 
+	bubble(t, "by one whom the group has forgotten", func(t *testing.T) {
+		w := groupWorld(t, 1)
+		one := w.join(func(c *GroupConfig) { c.Heartbeat = 3 * time.Second })
+		pass(time.Second)
+		w.answerBeats().Store(int32(kafka.UnknownMemberId))
+		w.ControlKey(int16(kmsg.OffsetCommit), func(r kmsg.Request) (kmsg.Response, error, bool) {
+			w.KeepControl()
+			return commitAnswer(r, kafka.IllegalGeneration), nil, true
+		})
+		begun := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		if err := one.Commit(ctx, offsetsOf([]int32{0}, 1)); !errors.Is(err, ErrNotMember) || time.Since(begun) > time.Second {
+			t.Errorf("%v after %v", err, time.Since(begun))
+		}
+	})
+
 	bubble(t, "one partition that cannot be told", func(t *testing.T) {
 		w := groupWorld(t, 3)
 		one := w.join()

@@ -198,6 +198,22 @@ func TestMembershipInterrupted(t *testing.T) {
 		}
 	})
 
+	bubble(t, "another comes at the same time", func(t *testing.T) {
+		w := groupWorld(t, 4)
+		one := w.join()
+		pass(time.Second)
+		beats := w.answerBeats()
+		beats.Store(int32(kafka.UnknownMemberId))
+		pass(testHeartbeat + 10*time.Millisecond)
+		beats.Store(0)
+		two := w.join()
+		pass(testSession + 3*time.Second) // the broker waits for the former self of one
+		shared(t, 4, one, two)
+		if a := one.told[1]; !slices.Equal(a.Regained, []int32{0, 1}) || !slices.Equal(a.Lost, []int32{2, 3}) || len(one.gaveUpSoFar()) > 0 {
+			t.Errorf("%+v, asked to give up %v", a, one.gaveUpSoFar())
+		}
+	})
+
 	bubble(t, "a frozen process loses what another has got meanwhile", func(t *testing.T) {
 		w := groupWorld(t, 4)
 		one := w.join()
@@ -225,9 +241,12 @@ func TestMembershipInterrupted(t *testing.T) {
 		released := make(chan struct{})
 		first := true
 		one.onAssigned = func(Assignment) {
-			if first {
+			switch {
+			case first:
 				first = false
 				<-released
+			case one.Holds():
+				t.Error("held before the next Assigned has returned")
 			}
 		}
 		one.join()
@@ -326,9 +345,12 @@ func TestMembershipJoinsUnheard(t *testing.T) {
 		one := w.join()
 		pass(time.Second)
 		id := one.MemberID()
+		var anew atomic.Bool
 		w.ControlKey(int16(kmsg.JoinGroup), func(r kmsg.Request) (kmsg.Response, error, bool) {
 			w.KeepControl()
-			return nil, nil, r.(*kmsg.JoinGroupRequest).MemberID == id
+			join := r.(*kmsg.JoinGroupRequest)
+			anew.Store(anew.Load() || join.MemberID == "")
+			return nil, nil, join.MemberID == id
 		})
 		beats := w.answerBeats()
 		one.Rejoin()
@@ -336,7 +358,7 @@ func TestMembershipJoinsUnheard(t *testing.T) {
 		beats.Store(int32(kafka.UnknownMemberId))
 		pass(testHeartbeat)
 		beats.Store(0)
-		if one.MemberID() == id {
+		if !anew.Load() {
 			t.Error("it waits for an answer to its former self")
 		}
 		pass(testSession + 3*time.Second)
@@ -483,6 +505,11 @@ func TestMembershipLeaves(t *testing.T) {
 			one.Leave(t.Context()) // once more does nothing
 			if took := time.Since(begun); took > testLeave {
 				t.Errorf("left after %v", took)
+			}
+			one.client.Close()
+			pass(one.patience()) // for what any broker was asked
+			if n := one.open.Load(); n > 0 {
+				t.Errorf("%d connections stay open", n)
 			}
 		})
 	}

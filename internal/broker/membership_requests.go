@@ -18,11 +18,14 @@ import (
 func (m *Membership) ask(ctx context.Context, timeout time.Duration, r kmsg.Request, ours span) (kmsg.Response, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	coordinator, err := m.findCoordinator(ctx)
+	// The request may have to wait for long, but not what it takes to send it.
+	soon, done := context.WithTimeout(ctx, m.patience())
+	defer done()
+	coordinator, err := m.findCoordinator(soon)
 	if err != nil {
 		return nil, err
 	}
-	version, err := m.client.version(ctx, coordinator, r.Key(), ours)
+	version, err := m.client.version(soon, coordinator, r.Key(), ours)
 	if err == nil {
 		r.SetVersion(version)
 		var answer kmsg.Response

@@ -6,6 +6,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -34,6 +35,7 @@ type peer struct {
 	log    *zap.Logger
 	logs   *observer.ObservedLogs
 
+	open  atomic.Int32 // connections
 	mu    sync.Mutex
 	down  bool
 	conns []net.Conn
@@ -100,15 +102,29 @@ func (w *world) peer() *peer {
 			return nil, errors.New("connection refused")
 		}
 		conn, err := w.network.DialContext(ctx, network, address)
-		if err == nil {
-			p.mu.Lock()
-			defer p.mu.Unlock()
-			p.conns = append(p.conns, conn)
+		if err != nil {
+			return nil, err
 		}
-		return conn, err
+		p.open.Add(1)
+		conn = &countedConn{Conn: conn, closed: sync.OnceFunc(func() { p.open.Add(-1) })}
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.conns = append(p.conns, conn)
+		return conn, nil
 	}})
 	w.t.Cleanup(p.client.Close)
 	return p
+}
+
+// countedConn tells when it is closed.
+type countedConn struct {
+	net.Conn
+	closed func()
+}
+
+func (c *countedConn) Close() error {
+	c.closed()
+	return c.Conn.Close()
 }
 
 // join makes a process that joins.
