@@ -10,6 +10,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/osmosis-gateway/caddy-osmosis/internal/hub"
 )
 
 // A stream and its sight of the broker outlive a reload, of which the broker
@@ -59,6 +61,32 @@ func TestReload(t *testing.T) {
 	l.ends()
 	h.client.CloseIdleConnections() // the stream's was the old server's
 	h.do("POST", "/orders").want(t, 202)
+}
+
+// The gateways' group is told which keys open tokens here, also of those that a
+// reload brings.
+func TestReloadWithOtherKeys(t *testing.T) {
+	h := newHouse(t)
+	cluster := h.kafka()
+	var told atomic.Pointer[string]
+	cluster.ControlKey(int16(kmsg.JoinGroup), func(r kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		metadata := string(r.(*kmsg.JoinGroupRequest).Protocols[0].Metadata)
+		told.Store(&metadata)
+		return nil, nil, false
+	})
+	for _, secret := range []string{"the first of two secrets", "the second of two secrets"} {
+		h.load(&App{Kafka: cluster.ListenAddrs(), Token: &Token{Keys: []string{secret}}}, &Handler{Topic: testTopic})
+		keys, err := hub.NewKeyring(secret)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.eventually("the group is told", func() bool {
+			metadata := told.Load()
+			return metadata != nil && strings.Contains(*metadata, keys.Fingerprint())
+		})
+	}
+	only[*inside](t, insides)
 }
 
 // Another reply topic is another hub, over the same connection; the old one

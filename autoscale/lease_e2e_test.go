@@ -4,6 +4,7 @@ package autoscale
 
 import (
 	"context"
+	"errors"
 	"net"
 	"sync"
 	"testing"
@@ -31,6 +32,37 @@ func awaitHeld(t *testing.T, l *GroupLease, want bool) int32 {
 	}
 }
 
+// severable is a network that can be taken down.
+type severable struct {
+	mu    sync.Mutex
+	down  bool
+	conns []net.Conn
+}
+
+func (s *severable) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	conn, err := new(net.Dialer).DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.down {
+		_ = conn.Close()
+		return nil, errors.New("the network is down")
+	}
+	s.conns = append(s.conns, conn)
+	return conn, nil
+}
+
+func (s *severable) cut() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.down = true
+	for _, conn := range s.conns {
+		_ = conn.Close()
+	}
+}
+
 // A lease on a real Kafka: kept when others come, handed over, taken over from
 // one that is cut off, and back after the broker was.
 func TestLeaseOnRealKafka(t *testing.T) {
@@ -50,8 +82,8 @@ func TestLeaseOnRealKafka(t *testing.T) {
 	one := lease(client)
 	first := awaitHeld(t, one, true)
 
-	other := broker.NewWires(nil)
-	two := lease(connect(other.Dial))
+	var network severable
+	two := lease(connect(network.dial))
 	for !two.Elsewhere() {
 		<-two.Changed()
 	}
@@ -72,7 +104,7 @@ func TestLeaseOnRealKafka(t *testing.T) {
 		<-three.Changed()
 	}
 	begun = time.Now()
-	other.Cut()
+	network.cut()
 	var watching sync.WaitGroup
 	watching.Go(func() {
 		awaitHeld(t, two, false)

@@ -11,13 +11,14 @@
 // # Concurrency
 //
 // A Client is safe for use by many goroutines. It starts none that outlive a
-// call; the Transport keeps one a connection and one that refreshes what it
-// knows of the cluster, and Close ends them.
+// call but those of a Membership; the Transport keeps one a connection and one
+// that refreshes what it knows of the cluster, and Close ends them.
 //
 // # What it does not do
 //
-// It does not retry: whoever asked knows best whether asking again is safe. It
-// keeps no offsets. What the members of a group do with its partitions is theirs.
+// It does not retry: whoever asked knows best whether asking again is safe. A
+// Membership does, for all but its commits. It keeps no offsets. What the members
+// of a group do with its partitions is theirs.
 package broker
 
 import (

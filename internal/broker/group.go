@@ -20,8 +20,6 @@ type LegacyGroup struct {
 	// nothing, Rebalance how long it waits for members when it shares out
 	// partitions anew. Heartbeat is how often a member says that it is there.
 	Session, Rebalance, Heartbeat time.Duration
-	// Balancer shares out partitions. Default: kafka-go's.
-	Balancer kafka.GroupBalancer
 	// Leave is how long leaving may take until the connections are cut.
 	Leave time.Duration
 	// Logger is told when the group is out of reach.
@@ -42,9 +40,6 @@ func (c *Client) Member(ctx context.Context, m LegacyGroup, begin func(*kafka.Ge
 	config.SessionTimeout, config.RebalanceTimeout, config.HeartbeatInterval = m.Session, m.Rebalance, m.Heartbeat
 	config.JoinGroupBackoff = joinBackoff
 	config.WatchPartitionChanges = false
-	if m.Balancer != nil {
-		config.GroupBalancers = []kafka.GroupBalancer{m.Balancer}
-	}
 	wires := NewWires(config.Dialer.DialFunc)
 	config.Dialer.DialFunc = wires.Dial
 	group, err := kafka.NewConsumerGroup(config)

@@ -1,6 +1,8 @@
 package hub
 
 import (
+	"encoding/base64"
+	"encoding/hex"
 	"strings"
 	"testing"
 )
@@ -179,5 +181,22 @@ func BenchmarkCheckBind(b *testing.B) {
 		if !k.CheckBind(c, "alice") {
 			b.Fatal("refused")
 		}
+	}
+}
+
+// A fingerprint names each key as its tokens do, and has nothing of the secrets.
+func TestFingerprint(t *testing.T) {
+	one, two := mustKeyring(t, secretA).Fingerprint(), mustKeyring(t, secretB).Fingerprint()
+	if got := mustKeyring(t, secretA, secretB).Fingerprint(); got != one+two || one == two || len(got) != 16 {
+		t.Errorf("%q of both, %q and %q of each", got, one, two)
+	}
+	k := mustKeyring(t, secretB, secretA)
+	token, err := k.Seal(Claims{ID: "id"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := base64.RawURLEncoding.DecodeString(token)
+	if err != nil || !strings.HasPrefix(hex.EncodeToString(raw[1:]), two) {
+		t.Errorf("%x, %v, sealed by %s", raw, err, two)
 	}
 }
