@@ -168,7 +168,7 @@ func TestTheEnvironmentOfAWorker(t *testing.T) {
 	}
 	p, lines := crew(t, "work", time.Minute)
 	p.Scale(Order{Workers: 1})
-	await(t, lines, `secret \"\"`)
+	await(t, lines, `secret ""`)
 
 	p.job.Env = []string{"LANG=eo", "TOKEN=42"}
 	got := make(map[string]string)

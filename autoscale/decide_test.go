@@ -189,7 +189,7 @@ func TestPoisonDoesNotScale(t *testing.T) {
 	s := newScene(t, Config{Max: 12}, 12, 0)
 	s.run(5*time.Minute, 2, 2)
 	before := s.last.Workers
-	s.look.Partitions[7].Lost = deadly
+	s.look.Partitions[7].Lost = 3
 	for range 600 {
 		s.look.Partitions[7].Stalled += 2 * time.Second
 		s.look.Partitions[7].Backlog += 100
@@ -216,7 +216,7 @@ func TestALongFirstRecordIsNotPoison(t *testing.T) {
 	s := newScene(t, Config{Max: 12}, 12, 2)
 	s.look.WorkTime = 0
 	for i := range s.look.Partitions[:2] {
-		s.look.Partitions[i] = Partition{Backlog: 3, Lost: deadly - 1}
+		s.look.Partitions[i] = Partition{Backlog: 3, Lost: 2}
 	}
 	s.decide(2*time.Second, 0, 0)
 	for range 300 {
@@ -230,7 +230,7 @@ func TestALongFirstRecordIsNotPoison(t *testing.T) {
 	}
 
 	// Three that are gone do.
-	s.look.Partitions[0].Lost = deadly
+	s.look.Partitions[0].Lost = 3
 	s.decide(2*time.Second, 0, 0)
 	s.says(s.last.Workers, "left out as poisoned: partition 0")
 	if len(s.last.Poisoned) != 1 || s.last.Backlog != 3 {

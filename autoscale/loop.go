@@ -257,7 +257,10 @@ func (l *Loop) count(m Measurement) int {
 		if n := counter.Running(); n > 0 {
 			return n
 		}
-		return max(0, m.Members)
+		// Members that were killed count until their session is over, and those of
+		// two gateways that were killed in a row count twice. More than there are
+		// partitions have nothing to do in any case.
+		return max(0, min(m.Members, len(m.Partitions)))
 	case m.Members >= 0:
 		return m.Members
 	default:

@@ -221,6 +221,33 @@ func TestANewHolderGoesOnFromWhatThereIs(t *testing.T) {
 	}
 }
 
+// Members of gateways that were killed in a row are still in the group, and more than
+// can work. As many own workers are started as have something to do.
+func TestANewHolderDoesNotCountTheDead(t *testing.T) {
+	onStage(t, Settings{}, func(t *testing.T, s *stage) {
+		s.source.change(func(m *Measurement) { m.Members = 8 }) // of a topic of four partitions
+		s.load(time.Minute, 1)
+		s.lease.set(3, true, false)
+		s.load(every, 1)
+		s.crew.wants(t, 4, 1)
+		s.load(5*time.Minute, 1)
+		if n := s.crew.Running(); n > 2 {
+			t.Fatalf("%d workers for 4/s of 100 ms", n)
+		}
+	}, leased)
+
+	// Nor does it count on them where it has seen that nobody is there any more.
+	onStage(t, Settings{}, func(t *testing.T, s *stage) {
+		s.source.change(func(m *Measurement) { m.Members = 0 })
+		s.load(time.Minute, 7.5)
+		s.lease.set(3, true, false)
+		s.load(every, 7.5)
+		if n := s.crew.Running(); n < 3 || n > 4 {
+			t.Fatalf("%d workers for 30/s of 100 ms in 4 partitions", n)
+		}
+	}, leased)
+}
+
 func TestANewHolderThatSeesNothing(t *testing.T) {
 	onStage(t, Settings{}, func(t *testing.T, s *stage) {
 		s.load(time.Minute, 0)

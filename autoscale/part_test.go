@@ -54,7 +54,7 @@ func TestAPartitionLosesMembers(t *testing.T) {
 	having := func(id string, partitions ...int32) broker.Member {
 		return broker.Member{ID: id, Assigned: []broker.Assigned{{Topic: "orders", Partitions: partitions}}}
 	}
-	w := &Watch{of: Watched{Topic: "orders"}, topic: new(topic), parts: make([]part, 2)}
+	w := &Watch{of: Watched{Topic: "orders"}, topic: &topic{ends: make([]end, 2)}, parts: make([]part, 2)}
 	for i := range w.parts {
 		w.parts[i].lag = 5
 	}
@@ -80,9 +80,10 @@ func TestAPartitionLosesMembers(t *testing.T) {
 		w.assigned(tt.members, tt.stable)
 		for i := range w.parts {
 			w.parts[i].worked = tt.worked
-			w.parts[i].stall(now, &group{stable: tt.stable, members: len(tt.members)})
 		}
-		if got := [2]int{w.parts[0].lost, w.parts[1].lost}; got != tt.lost {
+		w.group = &group{stable: tt.stable, members: len(tt.members)}
+		told := w.measure(now).Partitions
+		if got := [2]int{told[0].Lost, told[1].Lost}; got != tt.lost {
 			t.Fatalf("%s: %v are lost, want %v", tt.of, got, tt.lost)
 		}
 	}
