@@ -51,8 +51,10 @@ type Deliver struct {
 	Timeout caddy.Duration `json:"timeout,omitempty"`
 
 	// Concurrency is how many requests this process tries at once, of this topic
-	// and group. A try counts until its answer has been read. Default: 16 for each
-	// core.
+	// and group. A try counts until its answer has been read. One whose upstream has
+	// sent nothing for 10 s gives its place to another request, and goes on; there may
+	// be as many of those again, so that a site that hangs is asked for up to twice as
+	// much. Default: 16 for each core.
 	Concurrency int `json:"concurrency,omitempty"`
 
 	// DeadLetter is the topic where requests go that were given up, or off for

@@ -70,11 +70,11 @@ func (d *Delivery) answer(j *job, request record.Request, attempt int, started f
 	}
 	told := d.reportLate(j, request, attempt)
 	w.untold = told
-	began := time.Now()
+	w.began = time.Now()
 	err = d.call(options.Handler, w, r)
-	d.queue.returned(j)
+	until := d.queue.returned(j)
 	if cause := context.Cause(ctx); cause == nil || errors.Is(cause, errTimeout) {
-		d.work.add(time.Since(began))
+		d.work.add(until.Sub(w.began))
 	}
 	told()
 	if err == nil || w.answers(ctx, err) {
@@ -143,6 +143,7 @@ type response struct {
 	request record.Request
 	attempt int
 	limit   int64
+	began   time.Time // when the handler was called
 	// started is called once, before the first part of an answer is sent: from
 	// then on a crash leaves half an answer.
 	started func() error
@@ -176,7 +177,11 @@ func (w *response) WriteHeader(status int) {
 }
 
 func (w *response) begin(status int) {
-	if w.status != 0 || status < http.StatusOK {
+	if w.status != 0 {
+		return
+	}
+	w.job.heard.Store(true)
+	if status < http.StatusOK {
 		return
 	}
 	w.status, w.sent, w.length = status, w.header.Clone(), -1
@@ -185,6 +190,9 @@ func (w *response) begin(status int) {
 		w.length = n
 	}
 	w.discard = retryable(status)
+	if !w.discard {
+		w.d.silence.add(time.Since(w.began))
+	}
 	switch {
 	case w.discard:
 	case w.length > w.limit:

@@ -89,6 +89,8 @@ type Delivery struct {
 	current atomic.Pointer[Options]
 	control *control
 	work    work
+	// silence is how long answers take to begin.
+	silence work
 
 	member    *broker.Membership
 	queue     *queue
@@ -121,6 +123,7 @@ func New(c Config, o Options) *Delivery {
 	d.handovers = newHandovers(d)
 	d.queue = newQueue(d.concurrency(), c.MaxBytes, d.begin, d.changed)
 	d.queue.run, d.queue.ended = d.handovers.own, d.handovers.ended
+	d.queue.patience = d.patience
 	d.committer = newCommitter(d.queue, d.send)
 	d.queue.claim = d.committer.hurry
 	d.reader = newReader(d)

@@ -2,31 +2,97 @@ package deliver
 
 import (
 	"container/heap"
+	"slices"
 	"time"
 )
 
-// dispatch begins tries as long as there are free places. Needs the lock.
+// dispatch begins tries as long as there are free places, or tries that give up
+// theirs. Needs the lock.
 func (q *queue) dispatch() {
-	for q.places() > 0 && len(q.turns) > 0 {
-		p := q.turns[0]
-		q.turns[0] = nil
-		q.turns, p.inTurns = q.turns[1:], false
-		if !q.claims(p) {
-			continue // until it may be tried
+	for len(q.turns) > 0 {
+		var silent *job
+		if q.places() <= 0 {
+			if silent = q.replaceable(); silent == nil {
+				return
+			}
 		}
-		l := p.take()
+		l := q.next(silent)
 		if l == nil {
-			continue // until something of it ends, or more comes
+			return
 		}
-		q.turn(p)
-		q.running++
-		p.running++
-		j := l.jobs[0]
-		j.past = p.progress.past(j.record.Offset)
-		j.again = p.seen.has(j.id)
-		j.running, j.placed = true, true
-		q.begin(j)
+		if silent != nil {
+			q.displace(silent)
+		}
+		q.start(l)
 	}
+}
+
+// start begins a try. Needs the lock.
+func (q *queue) start(l *lane) {
+	p, j := l.partition, l.jobs[0]
+	j.past = p.progress.past(j.record.Offset)
+	j.again = p.seen.has(j.id)
+	j.running, j.placed, j.retry = true, true, j.past.tried()
+	j.heard.Store(false)
+	q.running++
+	p.running++
+	if q.retried = j.retry; j.retry {
+		q.retrying++
+	}
+	q.begin(j)
+}
+
+// next takes the lane that is tried next, nil if none may be. It gets a free place,
+// or that of a silent try.
+//
+// Records that were tried before have at most half of the places while one waits
+// that may be tried for the first time: or keys whose requests hang, again and
+// again, would take all of them. With a single place the two kinds take turns. While
+// nothing new waits they have the other half too, or an outage would take longer to
+// recover from, less the places that are lost on silent upstreams: those could not
+// be had back when something new comes. Needs the lock.
+func (q *queue) next(silent *job) *lane {
+	half := max(q.concurrency/2, 1)
+	retrying, most := q.retrying, max(half, q.concurrency-q.hanging())
+	if silent != nil && silent.retry {
+		retrying--
+	}
+	if silent != nil && q.displaced >= half {
+		most = 0 // of the tries that may lose their place, half do so for new ones
+	}
+	newFirst := retrying >= min(half, most) || q.concurrency == 1 && q.retried
+	held := -1 // the first partition that has nothing new to try
+	for i := 0; i < len(q.turns); {
+		p := q.turns[i]
+		if q.claims(p) {
+			if l := p.take(!newFirst); l != nil {
+				q.rotate(i)
+				return l
+			}
+			if newFirst && p.mayRetry() {
+				if held < 0 {
+					held = i
+				}
+				i++
+				continue
+			}
+		}
+		// Until it may be tried, something of it ends, or more comes.
+		q.turns, p.inTurns = slices.Delete(q.turns, i, i+1), false
+	}
+	if held < 0 || retrying >= most {
+		return nil
+	}
+	l := q.turns[held].take(true)
+	q.rotate(held)
+	return l
+}
+
+// rotate has a partition that had its turn wait for the next one. Needs the lock.
+func (q *queue) rotate(i int) {
+	p := q.turns[i]
+	q.turns, p.inTurns = slices.Delete(q.turns, i, i+1), false
+	q.turn(p)
 }
 
 // claims reports whether tries of a partition may begin. The first one waits until
@@ -97,10 +163,14 @@ func (q *queue) wait(l *lane, pause time.Duration) {
 
 // take takes the lane that begins first in the log, nil if the progress has no
 // room for its try or for any other. So what is done stays as close together as it
-// can, and takes little room.
-func (p *partition) take() *lane {
+// can, and takes little room. Records that were tried before are passed over unless
+// retries are asked for.
+func (p *partition) take(retries bool) *lane {
 	from, other := &p.ready, &p.retries
-	if len(*from) == 0 || len(*other) > 0 && (*other)[0].first() < (*from)[0].first() {
+	switch {
+	case !retries:
+		other = new(lanes)
+	case len(*from) == 0 || len(*other) > 0 && (*other)[0].first() < (*from)[0].first():
 		from, other = other, from
 	}
 	for _, lanes := range []*lanes{from, other} {
@@ -110,6 +180,10 @@ func (p *partition) take() *lane {
 	}
 	return nil
 }
+
+// mayRetry reports whether a record waits that was tried before, and the progress
+// has room for its try.
+func (p *partition) mayRetry() bool { return len(p.retries) > 0 && p.room(p.retries[0].jobs[0]) }
 
 // lanes is a heap of them; the one that begins first in the log is the first.
 type lanes []*lane
@@ -127,12 +201,18 @@ func (l *lanes) Pop() any {
 	return x
 }
 
-// returned takes note that a try's handler has, or that there is none to call.
-func (q *queue) returned(j *job) {
+// returned takes note that a try's handler has, or that there is none to call, and
+// gives the time until which the try had its place.
+func (q *queue) returned(j *job) time.Time {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	until := j.displaced
+	if until.IsZero() {
+		until = time.Now()
+	}
 	q.free(j)
 	q.dispatch()
+	return until
 }
 
 // aside has a try hold up no other one, because what it does has been tried
@@ -147,13 +227,19 @@ func (q *queue) aside(j *job) {
 	q.dispatch()
 }
 
-// free takes a try's place away, if it has one. Needs the lock.
+// free takes a try's place away, if it has one, since it asks its upstream for
+// nothing more. Needs the lock.
 func (q *queue) free(j *job) {
-	if j.placed {
-		j.placed = false
-		q.running--
-		q.ending++
+	switch {
+	case j.placed:
+		q.unplace(j)
+	case !j.displaced.IsZero():
+		j.displaced = time.Time{}
+		q.displaced--
+	default:
+		return
 	}
+	q.ending++
 }
 
 // ran ends a try. Needs the lock.

@@ -4,6 +4,7 @@ import (
 	"container/heap"
 	"context"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/osmosis-gateway/caddy-osmosis/internal/broker"
@@ -67,6 +68,13 @@ type job struct {
 	// running says that a try is under way, placed that its handler has not
 	// returned yet, aside that it holds up no other.
 	running, placed, aside bool
+	// retry says that the try that runs is not the record's first, heard that its
+	// upstream has sent something. patience ends when that takes too long, and
+	// displaced is when another try got the place for that; zero if none has.
+	retry     bool
+	heard     atomic.Bool
+	patience  *time.Timer
+	displaced time.Time
 	// again says that another record of the same stream is done already.
 	again bool
 	// handed says that the partition went to another owner while the try was under

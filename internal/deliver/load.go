@@ -14,13 +14,15 @@ type Load struct {
 	Keys int
 	// WorkTime is how long a try keeps its place, on average over the last minutes
 	// in which there were some; 0 while no try has ended. Tries that failed count,
-	// those that were cancelled do not.
+	// those that were cancelled do not. One that lost its place because its upstream
+	// was silent counts until then: that is what others had to wait for.
 	WorkTime time.Duration
 	// WorkSpread is the standard deviation of that, in parts of WorkTime.
 	WorkSpread float64
 	// Partitions are those that this member owns, in order.
 	Partitions []int32
-	// Running is how many tries are under way.
+	// Running is how many tries are under way at the upstream, those without a place
+	// included.
 	Running int
 }
 
@@ -60,7 +62,7 @@ func (q *queue) load() (lanes, running int) {
 	for _, p := range q.partitions {
 		lanes += len(p.lanes)
 	}
-	return lanes, q.running
+	return lanes, q.running + q.displaced
 }
 
 // workMemory is how long it takes a try to lose two thirds of its weight in the

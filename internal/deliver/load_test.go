@@ -104,10 +104,11 @@ func TestSetConcurrency(t *testing.T) {
 	virtually(t, func(t *testing.T, r *rig) {
 		var mu sync.Mutex
 		running, release := 0, make(chan struct{})
-		handle := handlerFunc(func(http.ResponseWriter, *http.Request) error {
+		handle := handlerFunc(func(w http.ResponseWriter, _ *http.Request) error {
 			mu.Lock()
 			running++
 			mu.Unlock()
+			w.WriteHeader(http.StatusOK) // its upstream is not silent
 			<-release
 			return nil
 		})

@@ -24,6 +24,9 @@ import (
 // much. There may be as many of those as there are places, so that answers that
 // nobody takes hold up the tries in the end, and do not pile up.
 //
+// Requests whose upstream hangs, and those that fail again and again, leave places
+// to others: see next and silent.go.
+//
 // Partitions take turns, so that none of them waits for another's backlog. Within
 // one the lane that begins first in the log is next.
 type queue struct {
@@ -37,6 +40,8 @@ type queue struct {
 	// claim is called when a partition needs a commit before its first try; nil
 	// where none does.
 	claim func()
+	// patience is asked how long an upstream may send nothing.
+	patience func() time.Duration
 	// ended is told how a try has ended whose partition went to another owner. It
 	// is called without the lock, by the try's goroutine.
 	ended func(j *job, done bool)
@@ -55,13 +60,22 @@ type queue struct {
 	// leaving are the partitions that are not held any more, with tries that run.
 	leaving map[*partition]struct{}
 	running int // tries that have a place
-	ending  int // tries that have none any more
+	ending  int // tries that have none any more, since their handler has returned
 	apart   int // tries that hold up no other
+	// retrying counts the tries with a place of records that were tried before, and
+	// retried says that the last one to begin was of such a record.
+	retrying int
+	retried  bool
+	// silent are the tries with a place whose upstream has sent nothing for long, the
+	// longest first, and displaced counts those that lost their place for that.
+	silent    []*job
+	displaced int
 }
 
 func newQueue(concurrency int, maxBytes int64, begin func(*job), changed func()) *queue {
 	return &queue{
 		begin: begin, changed: changed, ended: func(*job, bool) {},
+		patience:    func() time.Duration { return silentAfter },
 		partitions:  make(map[int32]*partition),
 		leaving:     make(map[*partition]struct{}),
 		concurrency: concurrency, maxBytes: maxBytes,
@@ -248,11 +262,12 @@ func (q *queue) giveUp(j *job) {
 	q.note(j, func(e *past) { e.givenUp = true })
 }
 
-// goesOn notes that a try is taking its time. Whoever takes over from a process
-// that died finds the mark, and counts a try that was cut short.
+// goesOn notes that a try has been running for reportAfter. Whoever takes over from
+// a process that died finds the mark, and counts a try that was cut short.
 func (q *queue) goesOn(j *job) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.watch(j)
 	if j.running && j.partition().counts(j) {
 		q.note(j, func(e *past) { e.running = true })
 		q.changed()
