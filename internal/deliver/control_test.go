@@ -92,7 +92,7 @@ func TestCancellationsAreBounded(t *testing.T) {
 
 // offline is a Delivery that no broker is behind: for what is decided in memory.
 func offline() *Delivery {
-	d := &Delivery{config: Config{Topic: testTopic, Group: testGroup}, log: zap.NewNop(), control: newControl(), windows: newWindows()}
+	d := &Delivery{config: Config{Topic: testTopic, Group: testGroup}, log: zap.NewNop(), control: newControl(), windows: newWindows(newMemory(maxSeen))}
 	d.handovers = newHandovers(d)
 	d.queue = newQueue(10, 1<<30, func(*job) {}, func() {})
 	d.queue.run, d.queue.ended = d.handovers.own, func(*job, bool) {}

@@ -117,7 +117,7 @@ func New(c Config, o Options) *Delivery {
 	if c.Logger == nil {
 		c.Logger = zap.NewNop()
 	}
-	d := &Delivery{config: c, log: c.Logger, done: make(chan struct{}), leaving: make(chan struct{}), control: newControl(), windows: newWindows()}
+	d := &Delivery{config: c, log: c.Logger, done: make(chan struct{}), leaving: make(chan struct{}), control: newControl(), windows: newWindows(remembered)}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	d.current.Store(&o)
 	d.handovers = newHandovers(d)
@@ -138,6 +138,7 @@ func New(c Config, o Options) *Delivery {
 // run does all that goes on beside the membership, until Close has ended it.
 func (d *Delivery) run() {
 	var working sync.WaitGroup
+	defer d.windows.keep(nil)
 	defer working.Wait()
 	if d.config.Control != "" {
 		working.Go(func() { d.follow(d.ctx) })

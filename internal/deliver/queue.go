@@ -102,6 +102,15 @@ func (q *queue) assign(number int32, p progress, seen *window, changed bool) {
 // recordOverhead is what a record costs in memory besides its bytes, roughly.
 const recordOverhead = 512
 
+// size gives the bytes of a record.
+func size(r broker.Record) int64 {
+	n := len(r.Key) + len(r.Value)
+	for _, h := range r.Headers {
+		n += len(h.Key) + len(h.Value)
+	}
+	return int64(n)
+}
+
 // put takes what was read of a partition: the records at and after the offset
 // that wanted gave, and the offset to go on with. What is missing in between
 // (transaction markers, what compaction took) is done.
@@ -159,10 +168,7 @@ func (q *queue) enter(p *partition, r broker.Record) {
 		l = &lane{partition: p, key: key}
 		p.lanes[key] = l
 	}
-	j := &job{lane: l, record: r, id: id, size: recordOverhead + int64(len(r.Key)+len(r.Value))}
-	for _, h := range r.Headers {
-		j.size += int64(len(h.Key) + len(h.Value))
-	}
+	j := &job{lane: l, record: r, id: id, size: recordOverhead + size(r)}
 	p.bytes += j.size
 	q.bytes += j.size
 	l.jobs = append(l.jobs, j)

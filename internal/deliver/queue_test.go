@@ -373,16 +373,3 @@ func TestPlaceIsFreeWhenHandlerReturns(t *testing.T) {
 		t.Errorf("%d with a place, %d without", b.running, b.ending)
 	}
 }
-
-// A window forgets what was done longest ago.
-func TestWindow(t *testing.T) {
-	w := newWindow(0)
-	for i := range maxSeen + 2 {
-		w.add(strconv.Itoa(i))
-		w.add(strconv.Itoa(i))
-	}
-	w.add("")
-	if w.has("0") || w.has("1") || !w.has("2") || !w.has(strconv.Itoa(maxSeen+1)) || w.has("") || len(w.ids) != maxSeen {
-		t.Errorf("%d", len(w.ids))
-	}
-}

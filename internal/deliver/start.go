@@ -128,41 +128,49 @@ func (r *reader) settled(number int32, s *start, to func()) {
 	}
 }
 
-// maxRecalled bounds what is read of a partition to learn what was done lately.
-const maxRecalled = 16 << 20
+// recalledEach bounds what is read of a partition to learn what was done lately, in
+// bytes for each stream that may be remembered. Until it is read the partition
+// stands still: 100 partitions that come together read no more than 10 do.
+const recalledEach = 100
+
+// firstRecalled is how many records are read first, to see how large they are.
+const firstRecalled = 64
 
 // recall completes the window of a partition with what others did: the streams
 // of the last records before base. The last come first, and it stops at what
-// the window has, at maxSeen records, and at maxRecalled bytes.
+// the window has, or when it has read as much as the window's share is worth.
 func (r *reader) recall(ctx context.Context, topic broker.Topic, leader, number int32, w *window, first, base int64) error {
-	const step = 4096 // records at a time
-	oldest := max(first, base-maxSeen)
+	share := w.share()
+	oldest := max(first, base-int64(share))
 	if w.to > oldest && w.to <= base {
 		oldest = w.to
 	}
-	var found [][]string
-	bytes := 0
-	for to := base; to > oldest && bytes < maxRecalled; {
+	var found [][]uint64
+	step, left := int64(firstRecalled), int64(share)*recalledEach
+	for to := base; to > oldest && left > 0; {
 		from := max(oldest, to-step)
-		ids, size, err := r.streamsIn(ctx, topic, leader, number, from, to)
+		hashes, bytes, err := r.streamsIn(ctx, topic, leader, number, from, to)
 		if err != nil {
 			return err
 		}
-		found = append(found, ids)
-		bytes += size
+		found = append(found, hashes)
+		left -= bytes
+		// As many as one fetch brings: it gives no fewer bytes when fewer are wanted.
+		step = max((to-from)*min(fetchBytes*3/4, left)/max(bytes, 1), 1)
 		to = from
 	}
-	for i := len(found) - 1; i >= 0; i-- {
-		for _, id := range found[i] {
-			w.add(id)
+	for _, hashes := range slices.Backward(found) {
+		for _, h := range hashes {
+			w.addHash(h)
 		}
 	}
 	w.to = base
 	return nil
 }
 
-// streamsIn reads the stream ids of the records between two offsets.
-func (r *reader) streamsIn(ctx context.Context, topic broker.Topic, leader, number int32, from, to int64) (ids []string, bytes int, err error) {
+// streamsIn reads the streams of the records between two offsets, and gives the
+// hashes of their ids.
+func (r *reader) streamsIn(ctx context.Context, topic broker.Topic, leader, number int32, from, to int64) (hashes []uint64, bytes int64, err error) {
 	for from < to {
 		got, err := r.d.config.Broker.Fetch(ctx, broker.FetchRequest{
 			Leader: leader, MaxBytes: fetchBytes,
@@ -181,9 +189,9 @@ func (r *reader) streamsIn(ctx context.Context, topic broker.Topic, leader, numb
 			if r.Offset >= to {
 				break
 			}
-			bytes += len(r.Value)
+			bytes += size(r)
 			if id, ok := record.CorrelationID(r.Headers); ok {
-				ids = append(ids, id)
+				hashes = append(hashes, hash(id))
 			}
 		}
 		if got[0].Next <= from {
@@ -191,5 +199,5 @@ func (r *reader) streamsIn(ctx context.Context, topic broker.Topic, leader, numb
 		}
 		from = got[0].Next
 	}
-	return ids, bytes, nil
+	return hashes, bytes, nil
 }
