@@ -145,12 +145,12 @@ func decodeGrant(b []byte, topic string) (grant, error) {
 			return 0
 		}
 		data = data[n:]
-		return int(v) //nolint:gosec // at most most
+		return int(v) //nolint:gosec // bounded by most
 	}
 	const most = 1<<31 - 1
-	g.partitions = int32(number(most)) //nolint:gosec // at most most
+	g.partitions = int32(number(most)) //nolint:gosec // bounded by most
 	for range number(len(data)) {
-		g.revoke = append(g.revoke, int32(number(most))) //nolint:gosec // at most most
+		g.revoke = append(g.revoke, int32(number(most))) //nolint:gosec // bounded by most
 	}
 	for range number(maxFingerprints) {
 		var f string

@@ -75,7 +75,7 @@ func TestGrant(t *testing.T) {
 		}
 	}
 	whole := grant{topic: "orders", revoke: []int32{1, 2}, partitions: 3, fingerprints: []string{"a"}}.encode()
-	for n := range len(whole) {
+	for n := range whole {
 		if got, err := decodeGrant(whole[:n], "orders"); err == nil {
 			t.Errorf("%d of %d bytes: %+v", n, len(whole), got)
 		}
