@@ -214,6 +214,7 @@ func (uneven) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
 	case string(body) == "fail":
 		w.WriteHeader(http.StatusBadGateway)
 	case string(body) == "long":
+		w.WriteHeader(http.StatusOK) // an upstream that is silent would lose its place
 		<-r.Context().Done()
 	}
 	return nil

@@ -108,6 +108,7 @@ func TestOwnShare(t *testing.T) {
 	}
 	// Where it has lost them they count for a while, and then no more.
 	h.load(&App{Kafka: addresses}, &Handler{Topic: testTopic})
+	h.eventually("it has left the group", func() bool { return len(tries.of.Load().Partitions) == 0 })
 	for look, elsewhere := range map[int]bool{1: false, fewLooks: false, fewLooks + 1: true} {
 		own.none = look - 1
 		own.had = []int32{0}

@@ -110,18 +110,3 @@ func (c *Client) API() *kafka.Client { return c.api }
 
 // Addresses gives the brokers as configured, separated by commas.
 func (c *Client) Addresses() string { return strings.Join(c.config.Addresses, ",") }
-
-// Group gives a consumer group configuration that reaches this cluster; the
-// caller fills in the group and its topics. Member does that for those who need
-// to leave in bounded time.
-func (c *Client) Group() kafka.ConsumerGroupConfig {
-	return kafka.ConsumerGroupConfig{
-		Brokers: c.config.Addresses,
-		Dialer: &kafka.Dialer{
-			ClientID:      clientID,
-			DialFunc:      c.dialer.dial,
-			Timeout:       requestTimeout,
-			SASLMechanism: c.config.SASL,
-		},
-	}
-}

@@ -292,22 +292,6 @@ func TestClient(t *testing.T) {
 		}
 	})
 
-	bubble(t, "gives a group its network", func(t *testing.T) {
-		w := newWorld(t)
-		w.make("orders", 2, nil)
-		c := w.Group()
-		c.ID, c.Topics = "workers", []string{"orders"}
-		group, err := kafka.NewConsumerGroup(c)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer group.Close()
-		generation, err := group.Next(t.Context())
-		if err != nil || len(generation.Assignments["orders"]) != 2 {
-			t.Fatal(generation, err)
-		}
-	})
-
 	bubble(t, "is safe for many at once", func(t *testing.T) {
 		w := newWorld(t)
 		topic := w.make("orders", 4, nil)

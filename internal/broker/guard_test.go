@@ -12,8 +12,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/segmentio/kafka-go"
 )
 
 // serverCertificate is a certificate for 127.0.0.1 and example.com, by itself.
@@ -117,20 +115,6 @@ func TestOtherServers(t *testing.T) {
 			if !errors.Is(err, ErrNotSent) {
 				t.Errorf("client: got %v, want %v", err, ErrNotSent)
 			}
-
-			g := client.Group()
-			g.Dialer.Timeout = time.Second
-			g.ID, g.Topics, g.JoinGroupBackoff = "workers", []string{"orders"}, time.Millisecond
-			g.Timeout = time.Second
-			group, err := kafka.NewConsumerGroup(g)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer group.Close()
-			ctx, cancel = context.WithTimeout(t.Context(), 10*time.Second)
-			defer cancel()
-			_, err = group.Next(ctx)
-			check("group", err)
 		})
 	}
 }

@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/sasl"
 	saslplain "github.com/segmentio/kafka-go/sasl/plain"
 	"github.com/segmentio/kafka-go/sasl/scram"
@@ -140,23 +139,24 @@ func goesThrough(ctx context.Context, t *testing.T, client *Client, value string
 	}
 	wantValues(t, fetched[0], produced[0].BaseOffset+1, value)
 
-	g := client.Group()
-	g.ID, g.Topics, g.JoinGroupBackoff = "group "+value, []string{"orders"}, 100*time.Millisecond
-	group, err := kafka.NewConsumerGroup(g)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer group.Close()
-	for { // the coordinator of a fresh cluster takes its time
-		generation, err := group.Next(ctx)
-		if err == nil {
-			if len(generation.Assignments["orders"]) != 1 {
-				t.Errorf("assigned %v", generation.Assignments)
+	joined := make(chan Assignment, 1)
+	m := client.JoinGroup(GroupConfig{
+		Group: "group " + value, Topic: "orders", Session: 10 * time.Second, Rebalance: 30 * time.Second, Heartbeat: time.Second,
+		Margin: 3 * time.Second, Leave: time.Second,
+		Assigned: func(a Assignment) {
+			select {
+			case joined <- a:
+			default:
 			}
-			return
+		},
+	})
+	defer m.Leave(ctx)
+	select { // the coordinator of a fresh cluster takes its time
+	case a := <-joined:
+		if len(a.Owned) != 1 {
+			t.Errorf("assigned %v", a.Owned)
 		}
-		if ctx.Err() != nil {
-			t.Fatal(err)
-		}
+	case <-ctx.Done():
+		t.Fatal(ctx.Err())
 	}
 }

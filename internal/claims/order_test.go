@@ -104,9 +104,21 @@ func TestClaimsAreReadToTheEnd(t *testing.T) {
 		})
 		b := r.book(Config{})
 		pass(5 * time.Second)
-		b.expect(t, "early", 'b', "not read")
+		if live := b.Live(); live != 0 {
+			t.Errorf("%d claims are live before all is read", live)
+		}
+		early := make(chan struct{})
+		go func() {
+			defer close(early)
+			b.expect(t, "late", 'a', "stream first")
+		}()
+		pass(time.Second)
+		select {
+		case <-early:
+			t.Error("a claim was settled before all is read")
+		default:
+		}
 		close(release)
-		pass(5 * time.Second)
-		b.expect(t, "late", 'a', "stream first")
+		<-early
 	})
 }

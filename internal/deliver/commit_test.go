@@ -80,7 +80,7 @@ func TestCommitsAreGathered(t *testing.T) {
 		r.topic(partitions)
 		got := r.commits(0)
 		r.deliver(options(echo))
-		pass(20 * time.Second) // it has joined
+		pass(20 * time.Second)             // it has joined
 		for p := range int32(partitions) { // and has committed once for each partition
 			if _, err := r.put(t.Context(), testTopic, p, r.request("first"+strconv.Itoa(int(p)), "", "x")); err != nil {
 				t.Fatal(err)

@@ -180,7 +180,7 @@ func (d *Delivery) Close() {
 		close(d.leaving)
 		drained, stop := context.WithTimeout(context.Background(), d.options().Drain)
 		defer stop()
-		leaving, cancel := context.WithTimeout(context.Background(), d.options().Drain+lastTry+rebalanceTimeout/3)
+		leaving, cancel := context.WithTimeout(context.Background(), d.options().Drain+lastTry+lastCommit)
 		d.member.Leave(leaving)
 		cancel()
 		// What is held still could not be given up, and is lost.

@@ -15,7 +15,7 @@ import (
 
 const (
 	sessionTimeout   = 10 * time.Second
-	rebalanceTimeout = 15 * time.Second
+	rebalanceTimeout = 30 * time.Second
 	// heartbeat is how soon a member learns that partitions are shared out anew.
 	// Those that change hands stand still for about as long.
 	heartbeat = 300 * time.Millisecond
@@ -28,6 +28,8 @@ const (
 	// how long cancelled ones have to notice it.
 	lastGrace = time.Second
 	lastTry   = time.Second
+	// lastCommit bounds the commit with which partitions are given up.
+	lastCommit = 5 * time.Second
 	// aliveTimeout is how long the first sign of life may take to be on the control topic.
 	aliveTimeout = 2 * time.Second
 )
@@ -129,6 +131,8 @@ func (d *Delivery) idleWithin(ctx context.Context, numbers []int32, t time.Durat
 
 // lastCommit commits what the partitions' next owner has to know.
 func (d *Delivery) lastCommit(ctx context.Context, numbers []int32) error {
+	ctx, cancel := context.WithTimeout(ctx, lastCommit)
+	defer cancel()
 	for {
 		p := d.queue.uncommitted(numbers)
 		if p == nil {
