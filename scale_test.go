@@ -1,6 +1,10 @@
 package osmosis
 
 import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -69,5 +73,43 @@ func TestProcessCrewKey(t *testing.T) {
 			t.Errorf("%s is another crew's key", k)
 		}
 		seen[k] = true
+	}
+}
+
+// Workers get what env says, by value, by placeholder and by name; a reload that
+// changes it starts other workers.
+func TestProcessEnvironment(t *testing.T) {
+	t.Setenv("OSMOSIS_TEST_PASSED", "from Caddy")
+	t.Setenv("OSMOSIS_TEST_PLACED", "placed")
+	file := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(file, []byte("secret\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := &ProcessScaler{
+		Command: []string{"worker"}, PassEnv: []string{"OSMOSIS_TEST_PASSED", "OSMOSIS_TEST_UNSET"},
+		Env: map[string]string{"LEVEL": "debug", "EMPTY": "", "PLACED": "{env.OSMOSIS_TEST_PLACED}", "TOKEN": "{file." + filepath.ToSlash(file) + "}"},
+	}
+	if err := s.Provision(caddy.Context{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Validate(); err != nil {
+		t.Error(err)
+	}
+	if want := []string{"OSMOSIS_TEST_PASSED=from Caddy", "EMPTY=", "LEVEL=debug", "PLACED=placed", "TOKEN=secret"}; !slices.Equal(s.environment, want) {
+		t.Errorf("%q, want %q", s.environment, want)
+	}
+	with, _ := s.Crew(autoscale.Job{})
+	if without, _ := (&ProcessScaler{Command: s.Command}).Crew(autoscale.Job{}); with == without {
+		t.Error("another environment is the same crew")
+	}
+	s.Env["TOKEN"] = "{file." + filepath.ToSlash(file) + ".none}"
+	if err := s.Provision(caddy.Context{}); err == nil || !strings.HasPrefix(err.Error(), "process scaler: env TOKEN: ") {
+		t.Errorf("a file that is missing: %v", err)
+	}
+	for _, wrong := range []*ProcessScaler{{Env: map[string]string{"A=b": "c"}}, {PassEnv: []string{""}}, {PassEnv: []string{"OSMOSIS_KAFKA"}}} {
+		wrong.Command = s.Command
+		if wrong.Validate() == nil {
+			t.Errorf("%+v is valid", wrong)
+		}
 	}
 }
