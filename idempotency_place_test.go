@@ -1,11 +1,16 @@
 package osmosis
 
 import (
+	"bytes"
+	"encoding/binary"
 	"maps"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/segmentio/kafka-go"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/osmosis-gateway/caddy-osmosis/internal/claims"
 	"github.com/osmosis-gateway/caddy-osmosis/record"
@@ -98,6 +103,26 @@ func TestRepeatHasTheFloorOfTheFirst(t *testing.T) {
 		others()
 		if again := floor(true); again != 3 {
 			t.Errorf("floor of the repeat %d, want 3", again)
+		}
+	})
+}
+
+// A request that may have been queued keeps its claim: the repeat is produced with
+// the same stream id, by which whoever works on both tells that they are one.
+func TestRepeatOfAnUnclearRequestHasItsStream(t *testing.T) {
+	keyed(t, &Handler{}, func(t *testing.T, s *storefront) {
+		var id string
+		stop := s.onRequests(func(q *kmsg.ProduceRequest) (kmsg.Response, bool) {
+			_, rest, _ := bytes.Cut(q.Topics[0].Partitions[0].Records, []byte(record.HeaderCorrelationID))
+			if size, n := binary.Varint(rest); n > 0 && size > 0 && int(size) < len(rest)-n {
+				id = string(rest[n : n+int(size)])
+			}
+			return refusing(kafka.RequestTimedOut)(q)
+		})
+		s.send(s.post("tea", "Idempotency-Key", "k")).want(t, 503, "may have been queued")
+		stop()
+		if again := s.send(s.post("tea", "Idempotency-Key", "k")).want202(t, false); again.ID != id {
+			t.Errorf("stream %s, want %s", again.ID, id)
 		}
 	})
 }
