@@ -25,7 +25,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"path/filepath"
 	"strconv"
 	"sync"
@@ -56,12 +55,20 @@ type Config struct {
 	KeepFree int64
 	// Logger takes what happens; nil takes none of it.
 	Logger *zap.Logger
+
+	// Tests put others in the place of these.
+	disk   disk
+	listen func(network, address string) (net.Listener, error)
+	dial   func(ctx context.Context, network, address string) (net.Conn, error)
+	kfake  []kfake.Opt
 }
 
 // Broker is a running broker.
 type Broker struct {
 	cluster *kfake.Cluster
+	config  Config
 	lock    *flock.Flock
+	doors   *doors
 	address string
 	janitor *janitor
 	room    *room
@@ -91,7 +98,13 @@ func Open(c Config) (*Broker, error) {
 	if ip := net.ParseIP(host); host == "" || ip.IsUnspecified() {
 		return nil, fmt.Errorf("embedded broker: listen address %q: name the address that workers dial, since the broker tells it to them", c.Listen)
 	}
-	if err := os.MkdirAll(c.Directory, 0o700); err != nil {
+	if c.disk == nil {
+		c.disk = osDisk{}
+	}
+	if c.listen == nil {
+		c.listen = net.Listen
+	}
+	if err := c.disk.MkdirAll(dataDirectory(c.Directory), 0o700); err != nil {
 		return nil, fmt.Errorf("embedded broker: make the data directory: %w", err)
 	}
 	lock := flock.New(filepath.Join(c.Directory, "lock"))
@@ -101,35 +114,86 @@ func Open(c Config) (*Broker, error) {
 	case !locked:
 		return nil, fmt.Errorf("embedded broker: data directory %q: %w: stop that one, give this one a directory of its own (`embedded <directory>`), or let both use one Kafka (`kafka <address>`)", c.Directory, ErrInUse)
 	}
-	b := &Broker{lock: lock, room: newRoom(c)}
+	b := &Broker{config: c, lock: lock, room: newRoom(c)}
+	if err := b.start(); err != nil {
+		return nil, errors.Join(err, b.Close())
+	}
+	return b, nil
+}
+
+// start does what Open says, with the directory locked.
+func (b *Broker) start() error {
+	c := b.config
 	began := time.Now()
-	b.cluster, err = kfake.NewCluster(
+	stopped := filepath.Join(c.Directory, markerName)
+	clean, err := exists(c.disk, stopped)
+	if err != nil {
+		return fmt.Errorf("embedded broker: %w", err)
+	}
+	if !clean {
+		r := recovery{disk: c.disk, directory: dataDirectory(c.Directory), logger: c.Logger}
+		if err := r.run(); err != nil {
+			return fmt.Errorf("embedded broker: data directory %q: %w", c.Directory, err)
+		}
+	}
+	listen := func(network, _ string) (net.Listener, error) {
+		l, err := c.listen(network, c.Listen)
+		if err != nil {
+			return nil, err
+		}
+		b.doors = newDoors(l, b.syncDirectory, b.room.unsynced)
+		return b.doors, nil
+	}
+	b.cluster, err = kfake.NewCluster(append([]kfake.Opt{
 		kfake.NumBrokers(1),
-		kfake.ClusterID("osmosis-embedded"),
+		kfake.ClusterID(clusterID),
 		kfake.DataDir(dataDirectory(c.Directory)),
 		kfake.SyncWrites(),
 		kfake.WithLogger(logger{c.Logger, b.room}),
 		kfake.BrokerConfigs(inert),
 		kfake.BrokerConfigs(map[string]string{"log.segment.bytes": strconv.FormatInt(segmentSize(c.MaxBytes), 10)}),
-		kfake.ListenFn(func(network, _ string) (net.Listener, error) { return net.Listen(network, c.Listen) }),
-	)
+		kfake.ListenFn(listen),
+	}, c.kfake...)...)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("embedded broker on %s: %w", c.Listen, err), lock.Close())
+		return fmt.Errorf("embedded broker on %s: %w", c.Listen, err)
 	}
-	guard{b.cluster}.install()
+	if err := b.begin(stopped); err != nil {
+		return fmt.Errorf("embedded broker: data directory %q: %w", c.Directory, err)
+	}
+	guard{b.cluster, c.disk, c.Directory}.install()
 	b.room.install(b.cluster)
 	(&logTime{cluster: b.cluster}).install()
+	b.doors.install(b.cluster)
 	b.address = b.cluster.ListenAddrs()[0]
+	if b.janitor, err = newJanitor(c, b.cluster, b.address); err != nil {
+		return err
+	}
+	close(b.doors.open)
 	c.Logger.Info("embedded broker started",
 		zap.String("kafka", b.address), zap.String("directory", c.Directory), zap.Duration("took", time.Since(began)))
-
 	ctx, stop := context.WithCancel(context.Background())
 	b.stop = stop
-	if b.janitor, err = newJanitor(c, b.address); err != nil {
-		return nil, errors.Join(err, b.Close())
-	}
 	b.tidying.Go(func() { b.janitor.run(ctx) })
-	return b, nil
+	return nil
+}
+
+// begin takes back what a clean stop has left, now that kfake has read it: after
+// the crash that may come it would be wrong.
+func (b *Broker) begin(stopped string) error {
+	d := b.config.disk
+	if err := remove(d, stopped); err != nil {
+		return err
+	}
+	if err := remove(d, filepath.Join(dataDirectory(b.config.Directory), sequencesFile)); err != nil {
+		return err
+	}
+	_ = d.SyncDirectory(filepath.Dir(b.config.Directory)) // others' own, which may not be readable
+	return errors.Join(d.SyncDirectory(b.config.Directory), d.SyncDirectory(dataDirectory(b.config.Directory)))
+}
+
+// syncDirectory makes the list of topics survive a loss of power.
+func (b *Broker) syncDirectory() error {
+	return b.config.disk.SyncDirectory(dataDirectory(b.config.Directory))
 }
 
 // segmentSize is the size of a segment file for a bound on all of them.
@@ -146,18 +210,43 @@ func (b *Broker) Address() string { return b.address }
 // Close stops the broker and writes what makes the next start quick. What it
 // acknowledged is on disk already.
 func (b *Broker) Close() error {
-	b.stop()
-	b.tidying.Wait()
+	if b.stop != nil {
+		b.stop()
+		b.tidying.Wait()
+	}
 	if b.janitor != nil {
 		b.janitor.close()
 	}
-	b.cluster.Close()
-	err := b.room.forget()
+	if b.doors != nil {
+		b.doors.shut()
+	}
+	var err error
+	if b.cluster != nil {
+		b.cluster.Close()
+		if b.room.whole() {
+			err = b.markStopped()
+		}
+	}
 	if unlock := b.lock.Close(); unlock != nil {
 		err = errors.Join(err, fmt.Errorf("embedded broker: unlock the data directory: %w", unlock))
 	}
 	return err
 }
+
+// markStopped notes that all was written.
+func (b *Broker) markStopped() error {
+	err := b.syncDirectory()
+	if err == nil {
+		err = replace(b.config.disk, filepath.Join(b.config.Directory, markerName), nil)
+	}
+	if err != nil {
+		return fmt.Errorf("embedded broker: note the clean stop: %w", err)
+	}
+	return nil
+}
+
+// clusterID is what clients are told that they speak to.
+const clusterID = "osmosis-embedded"
 
 // dataDirectory is where kfake's files are, beside the lock.
 func dataDirectory(directory string) string { return filepath.Join(directory, "data") }

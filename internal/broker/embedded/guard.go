@@ -22,8 +22,12 @@ import (
 // what to write instead, and nothing of a request is done that has one. They
 // are not passed over in silence, for then a topic that is to be kept for ever
 // would not be. DeleteRecords goes up to the newest record and answers how far.
+//
+// A deletion of a topic is noted before it begins, for recovery to finish it.
 type guard struct {
-	cluster *kfake.Cluster
+	cluster   *kfake.Cluster
+	disk      disk
+	directory string
 }
 
 // inert are settings of kfake by which its cleaner has nothing to do and never
@@ -41,6 +45,7 @@ func (g guard) install() {
 		kmsg.AlterConfigs:            refuseConfigs,
 		kmsg.IncrementalAlterConfigs: refuseIncremental,
 		kmsg.DeleteRecords:           g.spare,
+		kmsg.DeleteTopics:            g.note,
 	} {
 		g.cluster.ControlKey(int16(key), func(q kmsg.Request) (kmsg.Response, error, bool) {
 			a := answer(q)
@@ -179,4 +184,46 @@ func (g guard) spare(q kmsg.Request) kmsg.Response {
 		}
 	}
 	return nil
+}
+
+// note writes down which topics a client deletes. If that fails, nothing is deleted.
+func (g guard) note(q kmsg.Request) kmsg.Response {
+	request := q.(*kmsg.DeleteTopicsRequest)
+	var ids [][16]byte
+	add := func(name *string, id [16]byte) {
+		var info *kfake.TopicInfo
+		if name != nil {
+			info = g.cluster.TopicInfo(*name)
+		} else {
+			info = g.cluster.TopicIDInfo(id)
+		}
+		if info != nil {
+			ids = append(ids, info.TopicID)
+		}
+	}
+	for _, name := range request.TopicNames { // up to version 5
+		add(&name, [16]byte{})
+	}
+	for _, t := range request.Topics {
+		if t.Topic != nil && t.TopicID != [16]byte{} {
+			return nil // which the cluster refuses
+		}
+		add(t.Topic, t.TopicID)
+	}
+	if len(ids) == 0 || noteDeletions(g.disk, g.directory, ids) == nil {
+		return nil
+	}
+	answer := request.ResponseKind().(*kmsg.DeleteTopicsResponse)
+	refuse := func(name *string, id [16]byte) {
+		t := kmsg.NewDeleteTopicsResponseTopic()
+		t.Topic, t.TopicID, t.ErrorCode = name, id, kerr.KafkaStorageError.Code
+		answer.Topics = append(answer.Topics, t)
+	}
+	for _, name := range request.TopicNames {
+		refuse(&name, [16]byte{})
+	}
+	for _, t := range request.Topics {
+		refuse(t.Topic, t.TopicID)
+	}
+	return answer
 }

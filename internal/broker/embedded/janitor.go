@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/zap"
 )
@@ -19,17 +20,22 @@ const tidyEvery = time.Minute
 // records that are still on disk come back until the janitor has run, which it
 // does first thing.
 type janitor struct {
-	config Config
-	client *kgo.Client
-	admin  *kadm.Client
+	config  Config
+	cluster *kfake.Cluster
+	client  *kgo.Client
+	admin   *kadm.Client
 }
 
-func newJanitor(c Config, address string) (*janitor, error) {
-	client, err := kgo.NewClient(kgo.SeedBrokers(address))
+func newJanitor(c Config, cluster *kfake.Cluster, address string) (*janitor, error) {
+	options := []kgo.Opt{kgo.SeedBrokers(address)}
+	if c.dial != nil {
+		options = append(options, kgo.Dialer(c.dial))
+	}
+	client, err := kgo.NewClient(options...)
 	if err != nil {
 		return nil, fmt.Errorf("embedded broker: connect its janitor: %w", err)
 	}
-	return &janitor{config: c, client: client, admin: kadm.NewClient(client)}, nil
+	return &janitor{config: c, cluster: cluster, client: client, admin: kadm.NewClient(client)}, nil
 }
 
 func (j *janitor) close() { j.client.Close() }
@@ -61,14 +67,14 @@ func (j *janitor) tidy(ctx context.Context) error {
 	if j.config.MaxBytes <= 0 {
 		return nil
 	}
-	held, err := measure(j.config.Directory)
+	held, err := measure(j.config.disk, j.config.Directory)
 	if err != nil || held.size <= j.config.MaxBytes {
 		return err
 	}
 	if err := j.shrink(ctx, held); err != nil {
 		return err
 	}
-	left, err := measure(j.config.Directory)
+	left, err := measure(j.config.disk, j.config.Directory)
 	if err != nil {
 		return err
 	}

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -35,6 +34,7 @@ const restAfterFailure = 2 * time.Second
 // The refusal is NotEnoughReplicas with a message: clients know that the record
 // is not in the log and that it may be sent again later.
 type room struct {
+	disk      disk
 	directory string
 	keep      int64 // bytes
 	logger    *zap.Logger
@@ -47,6 +47,7 @@ type room struct {
 	trial   bool            // whether the request at hand shows if writing works again
 	at      []producer      // whose batches the cluster has at hand
 	broken  map[int64]int16 // producer id → newest epoch that a write failed for
+	unsaved bool            // whether a write of any kind has failed
 }
 
 // producer is who sent a batch.
@@ -61,7 +62,7 @@ func newRoom(c Config) *room {
 		keep = keepFree
 	}
 	return &room{
-		directory: c.Directory, keep: keep, logger: c.Logger, free: freeBytes,
+		disk: c.disk, directory: c.Directory, keep: keep, logger: c.Logger, free: freeBytes,
 		broken: make(map[int64]int16),
 	}
 }
@@ -143,7 +144,7 @@ func (r *room) refuse(size int64) string {
 // heed looks at a line of the cluster's log. It comes while the cluster handles
 // the request that admit saw last.
 func (r *room) heed(format string, args []any) {
-	if !strings.HasPrefix(format, "persist batch") {
+	if !strings.HasPrefix(format, "persist ") && !strings.HasPrefix(format, "save session state") {
 		return
 	}
 	failure := errors.New("unknown")
@@ -154,6 +155,17 @@ func (r *room) heed(format string, args []any) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.unsaved = true
+	switch {
+	case strings.HasPrefix(format, "persist group entry"):
+		r.trim(groupsLog)
+		return
+	case strings.HasPrefix(format, "persist pid entry"):
+		r.trim(producersLog)
+		return
+	case !strings.HasPrefix(format, "persist batch"):
+		return
+	}
 	r.failure, r.failed, r.trial = failure, time.Now(), false
 	for _, p := range r.at {
 		if epoch, ok := r.broken[p.id]; !ok || p.epoch > epoch {
@@ -163,19 +175,25 @@ func (r *room) heed(format string, args []any) {
 	r.tell(fmt.Sprintf("writing to the disk failed: %v", failure))
 }
 
-// forget removes the sequences that the cluster has saved at its end, when one
-// of them may be of a batch that was never written.
-func (r *room) forget() error {
+// trim removes half an entry from the end of a log, which kfake would append
+// behind: after a crash, no later one would be read.
+func (r *room) trim(log string) {
+	if err := trimLog(r.disk, filepath.Join(dataDirectory(r.directory), log)); err != nil {
+		r.logger.Error("embedded broker's log not repaired", zap.String("file", log), zap.Error(err))
+	}
+}
+
+// unsynced is told when a directory could not be synced.
+func (r *room) unsynced(err error) {
+	r.logger.Error("embedded broker's topics not synced", zap.String("directory", r.directory), zap.Error(err))
+}
+
+// whole reports whether the cluster could write all that it has saved at its
+// end, and nothing else: its sequences may be of a batch that was never written.
+func (r *room) whole() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.broken) == 0 {
-		return nil
-	}
-	err := os.Remove(filepath.Join(dataDirectory(r.directory), "seq_windows.json"))
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("embedded broker: remove the producers' sequences: %w", err)
-	}
-	return nil
+	return len(r.broken) == 0 && !r.unsaved
 }
 
 // producerOf gives who sent a batch; false where it is nobody that could send

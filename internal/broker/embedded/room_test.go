@@ -17,8 +17,8 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 )
 
-// disk is a pretence of one that fills and empties.
-func disk(b *Broker, free int64) {
+// simulateFree is a pretence of one that fills and empties.
+func simulateFree(b *Broker, free int64) {
 	b.room.mu.Lock()
 	defer b.room.mu.Unlock()
 	b.room.free = func(string) (int64, bool) { return free, true }
@@ -112,7 +112,7 @@ func TestFullDiskRefusesRecords(t *testing.T) {
 	produce(t, client, &kgo.Record{Topic: "orders", Value: []byte("before")})
 
 	id := newProducer(t, client)
-	disk(b, keepFree+100)
+	simulateFree(b, keepFree+100)
 	for range 3 {
 		answer, err := raw(t, client, identified(id, 0, 0, "refused"))
 		if !errors.Is(err, kerr.NotEnoughReplicas) || answer.ErrorMessage == nil || !strings.Contains(*answer.ErrorMessage, "the disk is full") {
@@ -131,7 +131,7 @@ func TestFullDiskRefusesRecords(t *testing.T) {
 	if _, err := admin.CreateTopic(t.Context(), 1, 1, nil, "another"); err != nil {
 		t.Errorf("create a topic: %v", err)
 	}
-	disk(b, keepFree+10_000)
+	simulateFree(b, keepFree+10_000)
 	if err := <-waiting; err != nil {
 		t.Error(err)
 	}

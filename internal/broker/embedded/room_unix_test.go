@@ -80,11 +80,16 @@ func TestFailedWriteIsNeverAcknowledged(t *testing.T) {
 	if err := b.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := os.Stat(filepath.Join(dataDirectory(directory), "seq_windows.json")); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the sequences are kept: %v", err)
+	if _, err := os.Stat(filepath.Join(directory, markerName)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the next start takes the sequences that the cluster has saved: %v", err)
 	}
 	b = open(t, Config{Directory: directory})
 	defer b.Close()
+	client, _ = connect(t, b)
+	defer client.Close()
+	if answer, err := raw(t, client, lost); err == nil {
+		t.Error("after a restart, a write that failed was acknowledged", answer)
+	}
 	if got := readAll(t, b, "orders"); len(got) != 2 || got[0] != "first" || got[1] != "second" {
 		t.Errorf("the topic holds %v", got)
 	}

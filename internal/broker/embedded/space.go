@@ -31,23 +31,9 @@ type segment struct{ first, size int64 }
 
 // measure sums up the data directory. Files that the broker deletes meanwhile
 // are passed over.
-func measure(directory string) (space, error) {
+func measure(d disk, directory string) (space, error) {
 	s := space{partitions: make(map[tp][]segment)}
-	err := filepath.WalkDir(directory, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() {
-			return ignoreMissing(err)
-		}
-		info, err := entry.Info()
-		if err != nil {
-			return ignoreMissing(err)
-		}
-		s.size += info.Size()
-		if at, first, ok := segmentOf(path); ok {
-			s.partitions[at] = append(s.partitions[at], segment{first, info.Size()})
-		}
-		return nil
-	})
-	if err != nil {
+	if err := s.walk(d, directory); err != nil {
 		return space{}, fmt.Errorf("measure the data directory: %w", err)
 	}
 	for at, files := range s.partitions {
@@ -63,6 +49,35 @@ func measure(directory string) (space, error) {
 		s.partitions[at] = segments
 	}
 	return s, nil
+}
+
+// walk adds up a directory.
+func (s *space) walk(d disk, directory string) error {
+	entries, err := d.ReadDir(directory)
+	if err != nil {
+		return ignoreMissing(err)
+	}
+	for _, entry := range entries {
+		path := filepath.Join(directory, entry.Name())
+		if entry.IsDir() {
+			if err := s.walk(d, path); err != nil {
+				return err
+			}
+			continue
+		}
+		info, err := entry.Info()
+		if err != nil {
+			if err := ignoreMissing(err); err != nil {
+				return err
+			}
+			continue
+		}
+		s.size += info.Size()
+		if at, first, ok := segmentOf(path); ok {
+			s.partitions[at] = append(s.partitions[at], segment{first, info.Size()})
+		}
+	}
+	return nil
 }
 
 // segmentOf tells what a file is a part of, by the names that kfake gives:

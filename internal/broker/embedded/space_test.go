@@ -76,7 +76,7 @@ func TestTheBoundTakesNoMoreThanItNeeds(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			directory, admin, tidy := fill(t, 1, at)
 			tidy()
-			held, err := measure(directory)
+			held, err := measure(osDisk{}, directory)
 			if err != nil || held.size > 8<<20 {
 				t.Errorf("%d bytes are left, %v", held.size, err)
 			}
@@ -134,7 +134,7 @@ func TestNothingIsDeletedThatFreesNoSpace(t *testing.T) {
 			t.Errorf("partition %d holds %d records, want all 5", p, n)
 		}
 	}
-	held, err := measure(directory)
+	held, err := measure(osDisk{}, directory)
 	if err != nil || len(held.partitions) != 20 || held.partitions[tp{"orders-of-2020.eu", 19}][0].size < 500_000 {
 		t.Errorf("%v, %v", held, err)
 	}
