@@ -94,6 +94,18 @@ func shorten(d disk, name string, size int64) error {
 	return errors.Join(f.Truncate(size), f.Sync(), f.Close())
 }
 
+// keep syncs a file: what a process wrote before it was killed is there for the
+// next one to read, but a loss of power would still take it.
+func keep(d disk, name string) error {
+	f, err := d.OpenFile(name, os.O_WRONLY, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
 // remove removes a file, if there is one.
 func remove(d disk, name string) error {
 	if err := d.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {

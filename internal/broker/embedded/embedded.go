@@ -24,6 +24,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"path/filepath"
 	"strconv"
@@ -126,15 +127,9 @@ func (b *Broker) start() error {
 	c := b.config
 	began := time.Now()
 	stopped := filepath.Join(c.Directory, markerName)
-	clean, err := exists(c.disk, stopped)
-	if err != nil {
-		return fmt.Errorf("embedded broker: %w", err)
-	}
-	if !clean {
-		r := recovery{disk: c.disk, directory: dataDirectory(c.Directory), logger: c.Logger}
-		if err := r.run(); err != nil {
-			return fmt.Errorf("embedded broker: data directory %q: %w", c.Directory, err)
-		}
+	r := recovery{disk: c.disk, directory: dataDirectory(c.Directory), logger: c.Logger}
+	if err := r.run(stopped); err != nil {
+		return fmt.Errorf("embedded broker: data directory %q: %w", c.Directory, err)
 	}
 	listen := func(network, _ string) (net.Listener, error) {
 		l, err := c.listen(network, c.Listen)
@@ -142,8 +137,13 @@ func (b *Broker) start() error {
 			return nil, err
 		}
 		b.doors = newDoors(l, b.syncDirectory, b.room.unsynced)
+		// kfake listens first. From here on it uses up what a clean stop has left.
+		if err := unmark(c.disk, stopped); err != nil {
+			return nil, errors.Join(err, l.Close())
+		}
 		return b.doors, nil
 	}
+	var err error
 	b.cluster, err = kfake.NewCluster(append([]kfake.Opt{
 		kfake.NumBrokers(1),
 		kfake.ClusterID(clusterID),
@@ -157,7 +157,7 @@ func (b *Broker) start() error {
 	if err != nil {
 		return fmt.Errorf("embedded broker on %s: %w", c.Listen, err)
 	}
-	if err := b.begin(stopped); err != nil {
+	if err := b.begin(); err != nil {
 		return fmt.Errorf("embedded broker: data directory %q: %w", c.Directory, err)
 	}
 	guard{b.cluster, c.disk, c.Directory}.install()
@@ -177,13 +177,10 @@ func (b *Broker) start() error {
 	return nil
 }
 
-// begin takes back what a clean stop has left, now that kfake has read it: after
-// the crash that may come it would be wrong.
-func (b *Broker) begin(stopped string) error {
+// begin removes what a clean stop has left, now that kfake has read it: after the
+// crash that may come it would be wrong. kfake does that itself with the rest.
+func (b *Broker) begin() error {
 	d := b.config.disk
-	if err := remove(d, stopped); err != nil {
-		return err
-	}
 	if err := remove(d, filepath.Join(dataDirectory(b.config.Directory), sequencesFile)); err != nil {
 		return err
 	}
@@ -191,9 +188,14 @@ func (b *Broker) begin(stopped string) error {
 	return errors.Join(d.SyncDirectory(b.config.Directory), d.SyncDirectory(dataDirectory(b.config.Directory)))
 }
 
-// syncDirectory makes the list of topics survive a loss of power.
+// syncDirectory makes the list of topics survive a loss of power, and that the
+// records of those are gone that were deleted.
 func (b *Broker) syncDirectory() error {
-	return b.config.disk.SyncDirectory(dataDirectory(b.config.Directory))
+	data := dataDirectory(b.config.Directory)
+	if err := b.config.disk.SyncDirectory(filepath.Join(data, "partitions")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return b.config.disk.SyncDirectory(data)
 }
 
 // segmentSize is the size of a segment file for a bound on all of them.

@@ -3,6 +3,7 @@ package embedded
 import (
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"hash/crc32"
 	"path/filepath"
 	"slices"
@@ -23,6 +24,7 @@ type partitionLog struct {
 	index     []byte // of the newest segment
 	sequences map[int64]*sequences
 	open      map[int64]int16 // producer ids of transactions without an end → their epochs
+	ended     map[int64]int16 // and of those with one → the newest epoch
 }
 
 // batch is the head of a record batch.
@@ -78,7 +80,7 @@ func batches(segment []byte, each func(batch)) (whole int) {
 
 // partition repairs a partition's files and reads what the next steps need.
 func (r *recovery) partition(l *partitionLog) error {
-	l.sequences, l.open = make(map[int64]*sequences), make(map[int64]int16)
+	l.sequences, l.open, l.ended = make(map[int64]*sequences), make(map[int64]int16), make(map[int64]int16)
 	names, err := list(r.disk, l.directory)
 	if err != nil {
 		return err
@@ -93,6 +95,11 @@ func (r *recovery) partition(l *partitionLog) error {
 	slices.Sort(firsts)
 	for _, first := range firsts {
 		if err := r.segment(l, filepath.Join(l.directory, strconv.FormatInt(first, 10))); err != nil {
+			return err
+		}
+	}
+	if l.last != "" {
+		if err := errors.Join(keep(r.disk, l.last+".dat"), keep(r.disk, l.last+".idx")); err != nil {
 			return err
 		}
 	}
@@ -156,6 +163,7 @@ func (l *partitionLog) add(b batch) {
 	case b.id < 0:
 	case b.control:
 		delete(l.open, b.id)
+		l.ended[b.id] = max(l.ended[b.id], b.epoch)
 	default:
 		if b.transactional {
 			l.open[b.id] = b.epoch

@@ -117,13 +117,21 @@ func (r *recovery) noteProducer(e producerEntry) error {
 
 // writeProducers writes the sequences that the logs hold, for kfake to read. It
 // takes those of producers that it knows; a client may have begun an epoch, or
-// even an id, without asking.
+// even an id, without asking. And the end of a transaction that took too long
+// is of a new epoch, which is in the log of producers only after it.
 func (r *recovery) writeProducers(logs []*partitionLog) error {
 	file := struct {
 		Version int              `json:"version"`
 		Windows []sequencesEntry `json:"windows"`
 	}{Version: formatVersion}
 	for _, l := range logs {
+		for id, epoch := range l.ended {
+			if known := r.producers[id]; known != nil && known.epoch < epoch {
+				if err := r.noteProducer(producerEntry{Type: "timeout", ID: id, Epoch: epoch}); err != nil {
+					return err
+				}
+			}
+		}
 		for id, s := range l.sequences {
 			if known := r.producers[id]; known == nil || known.epoch < s.epoch && !known.transactional {
 				if err := r.noteProducer(producerEntry{Type: "init", ID: id, Epoch: s.epoch}); err != nil {

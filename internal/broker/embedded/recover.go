@@ -3,6 +3,7 @@ package embedded
 import (
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/url"
 	"os"
@@ -33,6 +34,8 @@ import (
 //   - The snapshot of a partition counts if its files have the same size. One of
 //     a time when a transaction was open held back readers of committed records
 //     for good.
+//   - What a process had written and not yet synced is there for the next one,
+//     which acknowledges it when it is sent again, and goes with a loss of power.
 //   - A topic's deletion that broke off left the topic, with fewer records and
 //     under the same id; directories that no topic owns any more were taken over
 //     by the next topic of that name, which then read the old records.
@@ -49,6 +52,9 @@ type recovery struct {
 
 // markerName is the file that says that the last stop was a clean one.
 const markerName = "stopped"
+
+// sessionFile is where kfake writes what its clients were at when it stopped.
+const sessionFile = "session_state.json"
 
 // formatVersion is the version of kfake's files that this package knows.
 const formatVersion = 1
@@ -67,8 +73,40 @@ type topicOnDisk struct {
 	Configs    map[string]string `json:"configs,omitempty"`
 }
 
-// run does all of it.
-func (r *recovery) run() error {
+// needed reports whether there is anything to do: the last stop was not a clean
+// one, or transactions were open. kfake would have those go on, but aborts one
+// that has become too old without a new epoch: its producer went on, and
+// committed the other half.
+func (r *recovery) needed(marker string) (bool, error) {
+	clean, err := exists(r.disk, marker)
+	if err != nil || !clean {
+		return true, err
+	}
+	data, err := read(r.disk, filepath.Join(r.directory, sessionFile))
+	if err != nil || data == nil {
+		return false, err
+	}
+	var session struct {
+		Transactions []json.RawMessage `json:"inProgressTxns"`
+	}
+	err = json.Unmarshal(data, &session)
+	return err != nil || len(session.Transactions) > 0, nil
+}
+
+// unmark takes back that the last stop was a clean one.
+func unmark(d disk, marker string) error {
+	return errors.Join(remove(d, marker), d.SyncDirectory(filepath.Dir(marker)))
+}
+
+// run does all of it, if it is needed.
+func (r *recovery) run(marker string) error {
+	needed, err := r.needed(marker)
+	if err != nil || !needed {
+		return err
+	}
+	if err := unmark(r.disk, marker); err != nil {
+		return err
+	}
 	topics, fresh, err := r.topics()
 	if err != nil || fresh {
 		return err
@@ -137,7 +175,7 @@ func (r *recovery) topics() (topics topicsFile, fresh bool, err error) {
 
 // dropSession removes what only a clean stop may leave to the next start.
 func (r *recovery) dropSession() error {
-	for _, name := range []string{"session_state.json", sequencesFile} {
+	for _, name := range []string{sessionFile, sequencesFile} {
 		if err := remove(r.disk, filepath.Join(r.directory, name)); err != nil {
 			return err
 		}

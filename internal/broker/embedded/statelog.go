@@ -52,7 +52,7 @@ func trimLog(d disk, name string) error {
 	if _, whole := entries(log); whole < len(log) {
 		return shorten(d, name, int64(whole))
 	}
-	return nil
+	return keep(d, name)
 }
 
 // forgetCommits takes back the commits of topics that are gone, as kfake does
