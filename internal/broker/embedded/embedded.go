@@ -9,9 +9,10 @@
 //   - One node. When the process is down, so is the queue; nothing is lost by it.
 //   - Topics have to be made by CreateTopics. One that a client's metadata
 //     request makes is forgotten by a kill, with its records, so that is off.
-//   - No compacted topics, and no retention of a topic's own: old records are
-//     the janitor's (see janitor), for all topics alike. kfake's cleaner can
-//     empty a partition, and what would wake it is refused (see guard).
+//   - No compacted topics (see guard). Old records are the janitor's, by the
+//     retention of the broker or the topic's own; kfake's cleaner can empty a
+//     partition, and never comes. When the data is over its bound, topics that
+//     keep records for longer than the broker have a quarter of it (see shrink).
 //   - It keeps the setting LogAppendTime and does nothing about it; see logTime.
 //   - A full disk is seen before records are taken, and a write that fails is
 //     told (see room); but kfake ignores errors of fsync, so a disk that takes
@@ -46,7 +47,8 @@ type Config struct {
 	// Listen is the address to listen on and the one that clients are told, as
 	// host:port with a host that they can dial. Port 0 takes a free one.
 	Listen string
-	// Retention is how long records are kept; 0 keeps them.
+	// Retention is how long records are kept, unless their topic has a
+	// retention.ms of its own; 0 keeps them.
 	Retention time.Duration
 	// MaxBytes bounds the data on disk, in bytes; 0 does not. Each partition
 	// keeps its newest record all the same.

@@ -18,10 +18,11 @@ import (
 // below every commit, token and cursor. Compaction also rewrites a partition in
 // place, which a kill in the middle does not survive.
 //
-// So such settings are refused, with PolicyViolation and a message that says
-// what to write instead, and nothing of a request is done that has one. They
-// are not passed over in silence, for then a topic that is to be kept for ever
-// would not be. DeleteRecords goes up to the newest record and answers how far.
+// So kfake's cleaner is kept from ever coming, and a topic's retention is the
+// janitor's to see to. Compaction is refused, with PolicyViolation and a message
+// that says what to write instead, and nothing of a request is done that asks
+// for it: it is not passed over in silence. DeleteRecords goes up to the newest
+// record and answers how far.
 //
 // A deletion of a topic is noted before it begins, for recovery to finish it.
 type guard struct {
@@ -61,8 +62,10 @@ func (g guard) install() {
 // topicSetting says why a setting of a topic is refused; empty: it is not.
 func topicSetting(name string, value *string) string {
 	switch {
-	case strings.HasPrefix(name, "retention."):
-		return fmt.Sprintf("%s: the embedded broker deletes old records itself, by its own retention and size; leave the setting out, or use a Kafka cluster", name)
+	case name == "retention.ms" || name == "retention.bytes":
+		if n, set := number(value); value != nil && (!set || n < -1) {
+			return fmt.Sprintf("%s=%s: write a whole number, or -1 for no limit", name, *value)
+		}
 	case name == "cleanup.policy" && value != nil && strings.Contains(*value, "compact"):
 		return fmt.Sprintf("%s=%s: the embedded broker does not compact topics; leave the setting out, or use a Kafka cluster", name, *value)
 	}

@@ -74,7 +74,6 @@ func TestSettingsThatWakeTheCleanerAreRefused(t *testing.T) {
 
 	for _, setting := range [][2]string{
 		{"cleanup.policy", "compact"}, {"cleanup.policy", "delete,compact"},
-		{"retention.ms", "1000"}, {"retention.ms", "-1"}, {"retention.bytes", "1000"},
 	} {
 		name, value := setting[0], setting[1]
 		wantRefusal := func(doing string, err error, message string) {

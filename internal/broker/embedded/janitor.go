@@ -14,7 +14,10 @@ import (
 // tidyEvery is how often old records are looked for.
 const tidyEvery = time.Minute
 
-// janitor deletes old records by Kafka's own DeleteRecords. It always leaves a
+// janitor deletes old records by Kafka's own DeleteRecords: those that are older
+// than the broker's retention, or than the topic's own (retention.ms), those of
+// partitions larger than their topic says (retention.bytes), and then as many as
+// it takes to be within MaxBytes (see shrink). It always leaves a
 // partition its newest record: the end of a partition is not written anywhere
 // else, and must survive a kill. The start is forgotten by a kill; deleted
 // records that are still on disk come back until the janitor has run, which it
@@ -27,7 +30,10 @@ type janitor struct {
 }
 
 func newJanitor(c Config, cluster *kfake.Cluster, address string) (*janitor, error) {
-	options := []kgo.Opt{kgo.SeedBrokers(address)}
+	options := []kgo.Opt{
+		kgo.SeedBrokers(address),
+		kgo.MetadataMinAge(10 * time.Millisecond), // the topics as they are, not of some seconds ago
+	}
 	if c.dial != nil {
 		options = append(options, kgo.Dialer(c.dial))
 	}
@@ -56,13 +62,18 @@ func (j *janitor) run(ctx context.Context) {
 	}
 }
 
-// tidy deletes what is older than the retention, and then the oldest of all
-// until the data fits.
+// tidy deletes what is older than the retention, and what is more than a topic
+// may hold, and then the oldest until the data fits.
 func (j *janitor) tidy(ctx context.Context) error {
-	if j.config.Retention > 0 {
-		if err := j.deleteBefore(ctx, time.Now().Add(-j.config.Retention)); err != nil {
-			return err
-		}
+	l, err := j.survey(ctx)
+	if err != nil {
+		return err
+	}
+	if err := j.deleteOld(ctx, l); err != nil {
+		return err
+	}
+	if err := j.deleteSurplus(ctx, l); err != nil {
+		return err
 	}
 	if j.config.MaxBytes <= 0 {
 		return nil
@@ -87,22 +98,59 @@ func (j *janitor) tidy(ctx context.Context) error {
 	return nil
 }
 
-// deleteBefore deletes the records older than the given time, all but the newest of each partition.
-func (j *janitor) deleteBefore(ctx context.Context, limit time.Time) error {
-	l, err := j.survey(ctx)
-	if err != nil || len(l.topics) == 0 {
-		return err
-	}
-	keep, err := j.admin.ListOffsetsAfterMilli(ctx, limit.UnixMilli(), l.topics.Names()...)
-	if err != nil {
-		return fmt.Errorf("list the offsets by time: %w", err)
+// deleteOld deletes the records that are older than their topic keeps them, all
+// but the newest of each partition.
+func (j *janitor) deleteOld(ctx context.Context, l logs) error {
+	ages := make(map[time.Duration][]string)
+	for topic, k := range l.keeping {
+		if k.age > 0 {
+			ages[k.age] = append(ages[k.age], topic)
+		}
 	}
 	cuts := make(kadm.Offsets)
-	keep.Each(func(from kadm.ListedOffset) {
-		if from.Err == nil && from.Offset >= 0 { // unknown is not old
-			l.cut(cuts, tp{from.Topic, from.Partition}, from.Offset)
+	for age, topics := range ages {
+		keep, err := j.admin.ListOffsetsAfterMilli(ctx, time.Now().Add(-age).UnixMilli(), topics...)
+		if err != nil {
+			return fmt.Errorf("list the offsets by time: %w", err)
 		}
-	})
+		keep.Each(func(from kadm.ListedOffset) {
+			if from.Err == nil && from.Offset >= 0 { // unknown is not old
+				l.cut(cuts, tp{from.Topic, from.Partition}, from.Offset)
+			}
+		})
+	}
+	return j.delete(ctx, cuts)
+}
+
+// deleteSurplus deletes the oldest segments of partitions that are larger than
+// their topic says, without going below that.
+func (j *janitor) deleteSurplus(ctx context.Context, l logs) error {
+	limited := false
+	for _, k := range l.keeping {
+		limited = limited || k.bytes >= 0
+	}
+	if !limited {
+		return nil
+	}
+	held, err := measure(j.config.disk, j.config.Directory)
+	if err != nil {
+		return err
+	}
+	cuts := make(kadm.Offsets)
+	for at, segments := range held.partitions {
+		k, known := l.keeping[at.topic]
+		if !known || k.bytes < 0 {
+			continue
+		}
+		size := int64(0)
+		for _, s := range segments {
+			size += s.size
+		}
+		for ; len(segments) > 1 && size-segments[0].size >= k.bytes; segments = segments[1:] {
+			size -= segments[0].size
+		}
+		l.cut(cuts, at, segments[0].first)
+	}
 	return j.delete(ctx, cuts)
 }
 
@@ -121,10 +169,11 @@ func (j *janitor) delete(ctx context.Context, cuts kadm.Offsets) error {
 	return nil
 }
 
-// logs is where each partition begins and ends.
+// logs is where each partition begins and ends, and how long a topic is kept.
 type logs struct {
 	topics       kadm.TopicDetails
 	starts, ends kadm.ListedOffsets
+	keeping      map[string]keeping
 }
 
 func (j *janitor) survey(ctx context.Context) (l logs, err error) {
@@ -134,6 +183,10 @@ func (j *janitor) survey(ctx context.Context) (l logs, err error) {
 	names := l.topics.Names()
 	if len(names) == 0 {
 		return l, nil
+	}
+	l.keeping = make(map[string]keeping)
+	for _, name := range names {
+		l.keeping[name] = j.keeping(name)
 	}
 	if l.starts, err = j.admin.ListStartOffsets(ctx, names...); err != nil {
 		return logs{}, fmt.Errorf("list the first offsets: %w", err)

@@ -18,11 +18,18 @@ type oldest struct {
 	at       tp
 	segments []segment // the last of them stays
 	time     int64     // in milliseconds, as the record has it
+	long     bool      // its topic keeps records for longer than others
 }
 
 // shrink deletes segments until the data fits, or only the newest of each
 // partition are left. The oldest goes first, whichever partition it is in, and
 // records only go with their segment: in one that stays they would free nothing.
+//
+// Topics that keep their records for longer than others, such as those of dead
+// letters, are apart: their records would always be the oldest, and gone at the
+// first full hour; but without a bound they would push out requests that are not
+// done yet. So what they hold over a quarter of the bound goes first, then the
+// oldest of the other topics, and then what is left of them.
 //
 // Which is the oldest is told by the records. The time of a file is another one
 // once its directory was copied, and then all would seem to be new. And it is
@@ -35,8 +42,14 @@ func (j *janitor) shrink(ctx context.Context, held space) error {
 		return err
 	}
 	var candidates []*oldest
+	long := -j.config.MaxBytes / longShare // what long-lived topics hold over their share
 	for at, segments := range held.partitions {
-		o := &oldest{at: at, segments: segments}
+		o := &oldest{at: at, segments: segments, long: l.keeping[at.topic].long}
+		if o.long {
+			for _, s := range segments {
+				long += s.size
+			}
+		}
 		if _, known := l.start(at); !known || len(segments) < 2 {
 			continue
 		}
@@ -47,14 +60,12 @@ func (j *janitor) shrink(ctx context.Context, held space) error {
 	}
 	cuts := make(kadm.Offsets)
 	for size := held.size; size > j.config.MaxBytes && len(candidates) > 0; {
-		next := 0
-		for i, o := range candidates {
-			if o.time < candidates[next].time {
-				next = i
-			}
-		}
+		next := first(candidates, long > 0)
 		o := candidates[next]
 		size -= o.segments[0].size
+		if o.long {
+			long -= o.segments[0].size
+		}
 		o.segments = o.segments[1:]
 		l.cut(cuts, o.at, o.segments[0].first)
 		if len(o.segments) < 2 {
@@ -67,6 +78,18 @@ func (j *janitor) shrink(ctx context.Context, held space) error {
 		}
 	}
 	return j.delete(ctx, cuts)
+}
+
+// first tells which goes next: the oldest of the long-lived ones or of the
+// others, and if there are none of these, of all.
+func first(candidates []*oldest, long bool) (next int) {
+	for i, o := range candidates {
+		n := candidates[next]
+		if o.long == long && n.long != long || o.long == n.long && o.time < n.time {
+			next = i
+		}
+	}
+	return next
 }
 
 // date reads the time of a partition's oldest segment. One that cannot be read
