@@ -201,16 +201,15 @@ func (r *recovery) dropSnapshot(l *partitionLog) error {
 // abortOpen ends the transactions that were open, as kfake does in memory. Their
 // producers' epochs are raised first, so that none goes on with half of one.
 func (r *recovery) abortOpen(logs []*partitionLog) error {
-	raised := make(map[int64]bool)
+	newest := make(map[int64]int16)
 	for _, l := range logs {
 		for id, epoch := range l.open {
-			if raised[id] {
-				continue
-			}
-			raised[id] = true
-			if err := r.raiseEpoch(producer{id, epoch}); err != nil {
-				return err
-			}
+			newest[id] = max(newest[id], epoch)
+		}
+	}
+	for id, epoch := range newest {
+		if err := r.raiseEpoch(producer{id, epoch}); err != nil {
+			return err
 		}
 	}
 	for _, l := range logs {
