@@ -179,15 +179,13 @@ func (b *Broker) start() error {
 	return nil
 }
 
-// begin removes what a clean stop has left, now that kfake has read it: after the
-// crash that may come it would be wrong. kfake does that itself with the rest.
+// begin makes what the start has done to the directories survive a loss of power,
+// before clients come in: kfake removes what a clean stop has left it, and would
+// take it again after the next crash.
 func (b *Broker) begin() error {
 	d := b.config.disk
-	if err := remove(d, filepath.Join(dataDirectory(b.config.Directory), sequencesFile)); err != nil {
-		return err
-	}
 	_ = d.SyncDirectory(filepath.Dir(b.config.Directory)) // others' own, which may not be readable
-	return errors.Join(d.SyncDirectory(b.config.Directory), d.SyncDirectory(dataDirectory(b.config.Directory)))
+	return errors.Join(d.SyncDirectory(b.config.Directory), b.syncDirectory())
 }
 
 // syncDirectory makes the list of topics survive a loss of power, and that the
