@@ -169,6 +169,7 @@ func (d *crashDisk) powerless(after int, loose bool, rng *rand.Rand) *crashDisk 
 			left.apply(c)
 		}
 	}
+	maps.DeleteFunc(left.names, func(name string, _ int) bool { return !left.dirs[filepath.Dir(name)] }) // gone with its directory
 	for _, file := range slices.Sorted(maps.Values(left.names)) {
 		left.files[file] = d.base.files[file]
 		var changes []change

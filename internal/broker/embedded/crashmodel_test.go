@@ -180,6 +180,10 @@ func (e *expected) check(c crashClient, unclear any) error {
 		return fmt.Errorf("read the topics: %w", err)
 	}
 	var errs []error
+	deleting, _ := unclear.(topicDeleted)
+	if t, there := topics[deleting.name]; there && t.TopicID != e.topics[deleting.name].id {
+		delete(topics, deleting.name) // deleted, and made again after the crash before this one
+	}
 	for name, t := range topics {
 		want, known := e.topics[name]
 		made, making := unclear.(topicMade)
@@ -192,10 +196,8 @@ func (e *expected) check(c crashClient, unclear any) error {
 	}
 	for name, want := range e.topics {
 		t, there := topics[name]
-		d, deleting := unclear.(topicDeleted)
-		deleting = deleting && d.name == name
 		if !there {
-			if !deleting {
+			if deleting.name != name {
 				errs = append(errs, fmt.Errorf("topic %s is gone", name))
 			}
 			continue
