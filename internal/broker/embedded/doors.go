@@ -102,6 +102,17 @@ func (d *doors) shut() {
 	d.closed = true
 	close(d.leave)
 	_ = d.Listener.Close()
+	d.dropLocked()
+}
+
+// drop sends everybody away, to come back and find their requests unanswered.
+func (d *doors) drop() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.dropLocked()
+}
+
+func (d *doors) dropLocked() {
 	for c := range d.conns {
 		_ = c.Close()
 	}

@@ -2,9 +2,10 @@ package embedded
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
-	"fmt"
-	"strings"
+	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -13,74 +14,78 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 )
 
-// A broker stops while a client commits without a pause, and is killed while it
+// A broker stops while clients commit without a pause, and is killed while it
 // does: what was acknowledged is there. kfake answers commits for a moment that
 // it has not written yet.
 func TestNothingIsAnsweredWhileTheBrokerStops(t *testing.T) {
-	for range 20 {
+	const clients = 16
+	type answer struct{ offset, after int64 }
+	for range 3 {
 		inVirtualTime(t, 0, func(t *testing.T, v *virtual) {
 			d := v.config.disk.(*crashDisk)
-			v.make("orders", nil)
-			c := crashClient{t.Context(), v.client}
-			at := tp{"orders", 0}
-			type answer struct {
-				offset int64
-				after  int
+			if made, err := v.admin.CreateTopic(t.Context(), clients, 1, nil, "orders"); err != nil || made.Err != nil {
+				t.Fatal(err, made.Err)
 			}
-			answers, busy := make(chan []answer), make(chan struct{})
-			go func() {
-				var all []answer
-				for i := int64(1); ; i++ {
-					if err := c.commit(at, position{offset: i}); err != nil {
-						answers <- all
-						return
+			var answers [clients][]answer
+			var working sync.WaitGroup
+			busy := make(chan struct{}, clients)
+			for p := range answers {
+				client, _ := connect(t, v.Broker, kgo.Dialer(v.network.DialContext), kgo.RequestRetries(0))
+				c := crashClient{t.Context(), client}
+				working.Go(func() {
+					defer client.Close()
+					for i := int64(1); c.commit(tp{"orders", int32(p)}, position{offset: i}) == nil; i++ {
+						answers[p] = append(answers[p], answer{i, int64(d.count())})
+						if i == 10 {
+							busy <- struct{}{}
+						}
 					}
-					all = append(all, answer{i, d.count()})
-					if i == 50 {
-						close(busy)
-					}
-				}
-			}()
-			<-busy
+				})
+			}
+			for range clients {
+				<-busy
+			}
 			begun := d.count()
 			if err := v.Close(); err != nil {
 				t.Fatal(err)
 			}
+			working.Wait()
 			v.client.Close()
-			all := <-answers
-			for moment := begun; moment <= d.count(); moment += 3 {
-				want := int64(0)
-				for _, a := range all {
-					if a.after <= moment {
-						want = a.offset
+			for moment := begun; moment <= d.count(); moment += 1 + (moment-begun)/4 {
+				got := lastCommits(t, d.killed(moment, 0), v.config.Directory)
+				for p, all := range answers {
+					for _, a := range all {
+						if a.after <= int64(moment) && got[int32(p)] < a.offset {
+							t.Fatalf("killed %d changes after it began to stop: %d is committed, acknowledged was %d", moment-begun, got[int32(p)], a.offset)
+						}
 					}
 				}
-				if got := lastCommit(t, d.killed(moment, 0), v.config.Directory); got < want {
-					t.Fatalf("killed %d changes after it began to stop: %d is committed, acknowledged was %d", moment-begun, got, want)
-				}
 			}
-			v.config.disk = d
 			v.start()
 		})
 	}
 }
 
-// lastCommit reads the newest commit from the files.
-func lastCommit(t *testing.T, d *crashDisk, directory string) (offset int64) {
+// lastCommits reads the newest commit of each partition from the files.
+func lastCommits(t *testing.T, d *crashDisk, directory string) map[int32]int64 {
 	t.Helper()
-	log, err := d.ReadFile(dataDirectory(directory) + "/" + groupsLog)
+	log, err := d.ReadFile(filepath.Join(dataDirectory(directory), groupsLog))
 	if err != nil {
 		t.Fatal(err)
 	}
+	last := make(map[int32]int64)
 	texts, _ := entries(log)
 	for _, text := range texts {
-		if _, after, ok := strings.Cut(string(text), `"o":`); ok {
-			if _, err := fmt.Sscan(strings.SplitN(after, ",", 2)[0], &offset); err != nil {
-				t.Fatal(err)
-			}
+		var c struct {
+			Partition int32 `json:"p"`
+			Offset    int64 `json:"o"`
 		}
+		if err := json.Unmarshal(text, &c); err != nil {
+			t.Fatal(err)
+		}
+		last[c.Partition] = max(last[c.Partition], c.Offset)
 	}
-	return offset
+	return last
 }
 
 // unsyncable is a disk whose directories cannot be synced.

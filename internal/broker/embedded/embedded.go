@@ -139,6 +139,7 @@ func (b *Broker) start() error {
 			return nil, err
 		}
 		b.doors = newDoors(l, b.syncDirectory, b.room.unsynced)
+		b.room.drop = b.doors.drop
 		// kfake listens first. From here on it uses up what a clean stop has left.
 		if err := unmark(c.disk, stopped); err != nil {
 			return nil, errors.Join(err, l.Close())

@@ -2,7 +2,6 @@ package embedded
 
 import (
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"hash/crc32"
 	"path/filepath"
@@ -99,12 +98,7 @@ func (r *recovery) partition(l *partitionLog) error {
 		}
 	}
 	if l.last != "" {
-		if err := errors.Join(keep(r.disk, l.last+".dat"), keep(r.disk, l.last+".idx")); err != nil {
-			return err
-		}
-	}
-	if slices.Contains(names, "snapshot.json") {
-		return r.dropSnapshot(l)
+		return errors.Join(keep(r.disk, l.last+".dat"), keep(r.disk, l.last+".idx"))
 	}
 	return nil
 }
@@ -177,29 +171,9 @@ func (l *partitionLog) add(b batch) {
 	}
 }
 
-// dropSnapshot removes a partition's snapshot if it is of a time when a
-// transaction was open. Any other is right if it has the sizes of the files.
-func (r *recovery) dropSnapshot(l *partitionLog) error {
-	name := filepath.Join(l.directory, "snapshot.json")
-	data, err := r.disk.ReadFile(name)
-	if err != nil {
-		return err
-	}
-	var s struct {
-		End    int64 `json:"high_watermark"`
-		Stable int64 `json:"last_stable_offset"`
-	}
-	if err := json.Unmarshal(data, &s); err == nil && s.End == s.Stable {
-		return nil
-	}
-	if err := remove(r.disk, name); err != nil {
-		return err
-	}
-	return r.disk.SyncDirectory(l.directory)
-}
-
 // abortOpen ends the transactions that were open, as kfake does in memory. Their
-// producers' epochs are raised first, so that none goes on with half of one.
+// producers' epochs are raised first, so that none goes on with half of one. A
+// snapshot of a time when they were open no longer has the size of the files.
 func (r *recovery) abortOpen(logs []*partitionLog) error {
 	newest := make(map[int64]int16)
 	for _, l := range logs {

@@ -31,9 +31,8 @@ import (
 //     when it was sent again. Those of an older clean stop are worse than none.
 //   - A transaction that was open is aborted in memory only. After the next crash
 //     its records were taken for committed, if its producer had gone on.
-//   - The snapshot of a partition counts if its files have the same size. One of
-//     a time when a transaction was open held back readers of committed records
-//     for good.
+//     The snapshot of a clean stop while it was open held back readers of
+//     committed records for good.
 //   - What a process had written and not yet synced is there for the next one,
 //     which acknowledges it when it is sent again, and goes with a loss of power.
 //   - A topic's deletion that broke off left the topic, with fewer records and

@@ -39,6 +39,7 @@ type room struct {
 	keep      int64 // bytes
 	logger    *zap.Logger
 	free      func(directory string) (bytes int64, known bool)
+	drop      func() // all connections; set before the cluster handles requests
 
 	mu      sync.Mutex
 	reason  string          // why records are refused; empty: they are not
@@ -176,8 +177,10 @@ func (r *room) heed(format string, args []any) {
 }
 
 // trim removes half an entry from the end of a log, which kfake would append
-// behind: after a crash, no later one would be read.
+// behind: after a crash, no later one would be read. kfake is about to
+// acknowledge what it could not write, so nobody is there to be told.
 func (r *room) trim(log string) {
+	r.drop()
 	if err := trimLog(r.disk, filepath.Join(dataDirectory(r.directory), log)); err != nil {
 		r.logger.Error("embedded broker's log not repaired", zap.String("file", log), zap.Error(err))
 	}
