@@ -457,7 +457,7 @@ func crashRun(t *testing.T, seed uint64, lives, steps, points int) (w *crashWorl
 // or, as from-to, which.
 func TestCrashAtAnyWrite(t *testing.T) {
 	TestKfakesDiskIsThisOne(t)
-	from, to := uint64(1), uint64(6)
+	from, to := uint64(1), uint64(4)
 	if text := os.Getenv("OSMOSIS_CRASH_SEEDS"); text != "" {
 		first, last, ranged := strings.Cut(text, "-")
 		if !ranged {

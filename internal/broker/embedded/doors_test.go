@@ -2,10 +2,10 @@ package embedded
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
+	"io"
+	"os"
 	"path/filepath"
-	"sync"
 	"testing"
 	"time"
 
@@ -14,78 +14,47 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 )
 
-// A broker stops while clients commit without a pause, and is killed while it
-// does: what was acknowledged is there. kfake answers commits for a moment that
-// it has not written yet.
-func TestNothingIsAnsweredWhileTheBrokerStops(t *testing.T) {
-	const clients = 16
-	type answer struct{ offset, after int64 }
-	for range 3 {
-		inVirtualTime(t, 0, func(t *testing.T, v *virtual) {
-			d := v.config.disk.(*crashDisk)
-			if made, err := v.admin.CreateTopic(t.Context(), clients, 1, nil, "orders"); err != nil || made.Err != nil {
-				t.Fatal(err, made.Err)
-			}
-			var answers [clients][]answer
-			var working sync.WaitGroup
-			busy := make(chan struct{}, clients)
-			for p := range answers {
-				client, _ := connect(t, v.Broker, kgo.Dialer(v.network.DialContext), kgo.RequestRetries(0))
-				c := crashClient{t.Context(), client}
-				working.Go(func() {
-					defer client.Close()
-					for i := int64(1); c.commit(tp{"orders", int32(p)}, position{offset: i}) == nil; i++ {
-						answers[p] = append(answers[p], answer{i, int64(d.count())})
-						if i == 10 {
-							busy <- struct{}{}
-						}
-					}
-				})
-			}
-			for range clients {
-				<-busy
-			}
-			begun := d.count()
-			if err := v.Close(); err != nil {
-				t.Fatal(err)
-			}
-			working.Wait()
-			v.client.Close()
-			for moment := begun; moment <= d.count(); moment += 1 + (moment-begun)/4 {
-				got := lastCommits(t, d.killed(moment, 0), v.config.Directory)
-				for p, all := range answers {
-					for _, a := range all {
-						if a.after <= int64(moment) && got[int32(p)] < a.offset {
-							t.Fatalf("killed %d changes after it began to stop: %d is committed, acknowledged was %d", moment-begun, got[int32(p)], a.offset)
-						}
-					}
-				}
-			}
-			v.start()
-		})
-	}
+// watchedDisk says when a file is opened.
+type watchedDisk struct {
+	*crashDisk
+	opened func(name string)
 }
 
-// lastCommits reads the newest commit of each partition from the files.
-func lastCommits(t *testing.T, d *crashDisk, directory string) map[int32]int64 {
-	t.Helper()
-	log, err := d.ReadFile(filepath.Join(dataDirectory(directory), groupsLog))
-	if err != nil {
-		t.Fatal(err)
-	}
-	last := make(map[int32]int64)
-	texts, _ := entries(log)
-	for _, text := range texts {
-		var c struct {
-			Partition int32 `json:"p"`
-			Offset    int64 `json:"o"`
-		}
-		if err := json.Unmarshal(text, &c); err != nil {
+func (w watchedDisk) OpenFile(name string, flag int, perm os.FileMode) (file, error) {
+	w.opened(name)
+	return w.crashDisk.OpenFile(name, flag, perm)
+}
+
+// When the broker stops, its clients are gone before kfake begins to save. It
+// acknowledges commits from there on that it has not written: killed before it
+// was through, it had lost the last ones of 16 clients in one of some ten stops.
+func TestNothingIsAnsweredWhileTheBrokerStops(t *testing.T) {
+	inVirtualTime(t, 0, func(t *testing.T, v *virtual) {
+		v.make("orders", nil)
+		v.stop()
+		saving := false
+		v.config.kfake = append(v.config.kfake, onDisk(watchedDisk{v.config.disk.(*crashDisk), func(name string) {
+			if filepath.Base(name) != "meta.json.tmp" {
+				return
+			}
+			saving = true
+			v.doors.mu.Lock()
+			defer v.doors.mu.Unlock()
+			if !v.doors.closed {
+				t.Error("clients are still there")
+			}
+		}}))
+		v.start()
+		conn, err := v.network.DialContext(t.Context(), "tcp", v.Address())
+		if err != nil {
 			t.Fatal(err)
 		}
-		last[c.Partition] = max(last[c.Partition], c.Offset)
-	}
-	return last
+		v.stop()
+		if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, io.EOF) || !saving {
+			t.Errorf("a client's connection: %v; something was saved: %t", err, saving)
+		}
+		v.start()
+	})
 }
 
 // unsyncable is a disk whose directories cannot be synced.
