@@ -73,7 +73,7 @@ func newCrashDisk() *crashDisk {
 func (i image) apply(c change) {
 	switch c.what {
 	case creating:
-		i.names[c.name], i.files[c.file] = c.file, i.files[c.file]
+		i.names[c.name] = c.file
 		i.parents(c.name)
 	case writing:
 		old := i.files[c.file]

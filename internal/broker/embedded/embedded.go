@@ -79,15 +79,15 @@ type Config struct {
 
 // Broker is a running broker.
 type Broker struct {
-	cluster *kfake.Cluster
-	config  Config
-	lock    *flock.Flock
-	doors   *doors
-	address string
-	janitor *janitor
-	room    *room
-	stop    context.CancelFunc
-	tidying sync.WaitGroup
+	cluster  *kfake.Cluster
+	config   Config
+	lock     *flock.Flock
+	listener *listener
+	address  string
+	janitor  *janitor
+	room     *room
+	stop     context.CancelFunc
+	tidying  sync.WaitGroup
 }
 
 // segmentShare divides MaxBytes into segments: space comes back a whole segment
@@ -149,13 +149,13 @@ func (b *Broker) start() error {
 		if err != nil {
 			return nil, err
 		}
-		b.doors = newDoors(l, b.syncDirectory, b.room.unsynced)
-		b.room.drop = b.doors.drop
+		b.listener = newListener(l, b.syncDirectory, b.room.unsynced)
+		b.room.drop = b.listener.drop
 		// kfake listens first. From here on it uses up what a clean stop has left.
 		if err := unmark(c.disk, stopped); err != nil {
 			return nil, errors.Join(err, l.Close())
 		}
-		return b.doors, nil
+		return b.listener, nil
 	}
 	var err error
 	b.cluster, err = kfake.NewCluster(append([]kfake.Opt{
@@ -177,12 +177,12 @@ func (b *Broker) start() error {
 	guard{b.cluster, c.disk, c.Directory}.install()
 	b.room.install(b.cluster)
 	(&logTime{cluster: b.cluster}).install()
-	b.doors.install(b.cluster)
+	b.listener.install(b.cluster)
 	b.address = b.cluster.ListenAddrs()[0]
 	if b.janitor, err = newJanitor(c, b.cluster, b.address); err != nil {
 		return err
 	}
-	close(b.doors.open)
+	close(b.listener.ready)
 	c.Logger.Info("embedded broker started",
 		zap.String("kafka", b.address), zap.String("directory", c.Directory), zap.Duration("took", time.Since(began)))
 	ctx, stop := context.WithCancel(context.Background())
@@ -231,8 +231,8 @@ func (b *Broker) Close() error {
 	if b.janitor != nil {
 		b.janitor.close()
 	}
-	if b.doors != nil {
-		b.doors.shut()
+	if b.listener != nil {
+		b.listener.shut()
 	}
 	var err error
 	if b.cluster != nil {

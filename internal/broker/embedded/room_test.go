@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"hash/crc32"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -160,4 +162,71 @@ func within(t *testing.T, d time.Duration) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), d)
 	t.Cleanup(cancel)
 	return ctx
+}
+
+// halfDisk writes only half of what is to go to one file, while it is full.
+type halfDisk struct {
+	*crashDisk
+	name string
+	full *bool
+}
+
+func (d halfDisk) OpenFile(name string, flag int, perm os.FileMode) (file, error) {
+	f, err := d.crashDisk.OpenFile(name, flag, perm)
+	if err != nil || filepath.Base(name) != d.name {
+		return f, err
+	}
+	return halfFile{f, d.full}, nil
+}
+
+type halfFile struct {
+	file
+	full *bool
+}
+
+func (f halfFile) Write(data []byte) (int, error) {
+	if !*f.full {
+		return f.file.Write(data)
+	}
+	n, err := f.file.Write(data[:len(data)/2])
+	return n, errors.Join(err, errors.New("no space left on device"))
+}
+
+// What is written by half is not acknowledged, and is removed: what comes after
+// it is read again at the next start.
+func TestHalfAnEntryIsRemoved(t *testing.T) {
+	for name, write := range map[string]func(c crashClient) error{
+		groupsLog:    func(c crashClient) error { return c.commit(tp{"orders", 0}, position{1, "m"}) },
+		producersLog: func(c crashClient) error { _, err := c.initProducer(""); return err },
+	} {
+		inVirtualTime(t, 0, func(t *testing.T, v *virtual) {
+			v.make("orders", nil)
+			v.stop()
+			full := false
+			d := v.config.disk.(*crashDisk)
+			v.config.kfake = append(v.config.kfake, onDisk(halfDisk{d, name, &full}))
+			v.start()
+			client, _ := connect(t, v.Broker, kgo.Dialer(v.network.DialContext), kgo.RequestRetries(0))
+			defer client.Close()
+			c := crashClient{t.Context(), client}
+			if err := write(c); err != nil {
+				t.Fatal(err)
+			}
+			full = true
+			if err := write(c); err == nil {
+				t.Errorf("what could not be written to %s was acknowledged", name)
+			}
+			full = false
+			if err := write(c); err != nil {
+				t.Fatal(err)
+			}
+			log, err := d.ReadFile(filepath.Join(dataDirectory(v.config.Directory), name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if texts, whole := entries(log); whole != len(log) || len(texts) < 2 {
+				t.Errorf("%d of %d bytes of %s can be read", whole, len(log), name)
+			}
+		})
+	}
 }

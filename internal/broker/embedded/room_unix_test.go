@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -185,38 +184,5 @@ func await(t *testing.T, so func() bool) {
 		case <-ctx.Done():
 			t.Fatal("waited in vain")
 		}
-	}
-}
-
-// A commit that is written by half is not acknowledged, and is removed: those
-// after it are read again at the next start.
-func TestHalfACommitIsRemoved(t *testing.T) {
-	directory := t.TempDir()
-	b := open(t, Config{Directory: directory})
-	defer b.Close()
-	client, admin := connect(t, b, kgo.RequestRetries(0))
-	defer client.Close()
-	create(t, admin)
-	c := crashClient{t.Context(), client}
-	at := tp{"orders", 0}
-	lift := limitFiles(t, 200_000) // more than the tests' own files have
-	refused := false
-	for i := int64(0); i < 20 && !refused; i++ {
-		refused = c.commit(at, position{i, strings.Repeat("m", 30_000)}) != nil
-	}
-	lift()
-	if !refused {
-		t.Error("a commit that could not be written was acknowledged")
-	}
-	if err := c.commit(at, position{30, ""}); err != nil {
-		t.Fatal(err)
-	}
-	log, err := os.ReadFile(filepath.Join(dataDirectory(directory), groupsLog))
-	if err != nil {
-		t.Fatal(err)
-	}
-	texts, whole := entries(log)
-	if whole != len(log) || len(texts) == 0 || !strings.Contains(string(texts[len(texts)-1]), `"o":30`) {
-		t.Errorf("%d of %d bytes of the log can be read, the last as %.100s", whole, len(log), texts[len(texts)-1])
 	}
 }

@@ -38,9 +38,9 @@ func TestNothingIsAnsweredWhileTheBrokerStops(t *testing.T) {
 				return
 			}
 			saving = true
-			v.doors.mu.Lock()
-			defer v.doors.mu.Unlock()
-			if !v.doors.closed {
+			v.listener.mu.Lock()
+			defer v.listener.mu.Unlock()
+			if !v.listener.closed {
 				t.Error("clients are still there")
 			}
 		}}))
