@@ -173,28 +173,21 @@ func (r *reader) look(ctx context.Context, was broker.Topic) {
 	}
 }
 
-// read fetches what one broker leads.
+// read fetches what one broker leads. Partitions that have just come are made
+// ready beside that: to read what was done in them may take seconds, in which
+// those that were there before go on.
 func (r *reader) read(ctx context.Context, topic broker.Topic, leader int32, starts map[int32]*start) {
 	wake := make(chan struct{}, 1)
 	r.mu.Lock()
 	r.wakes[leader] = wake
 	r.mu.Unlock()
-	// A broker may not know yet that it leads, and a connection may break: what is
-	// not ready is tried again, and does not hold up what is. Should another lead
-	// by now, ctx ends.
 	numbers := slices.Sorted(maps.Keys(starts))
-	unready := slices.DeleteFunc(slices.Clone(numbers), func(number int32) bool { return starts[number].ready })
-	var again time.Time
-	var pause, readyPause backoff.Backoff
+	var starting sync.WaitGroup
+	defer starting.Wait()
+	starting.Go(func() { r.makeReady(ctx, topic, leader, numbers, starts) })
+	var pause backoff.Backoff
 	for round := 0; ctx.Err() == nil; round++ {
-		if len(unready) > 0 && !time.Now().Before(again) {
-			unready = r.ready(ctx, topic, leader, unready, starts)
-			if len(unready) > 0 {
-				signal(r.stale)
-				again = time.Now().Add(readyPause.Next())
-			}
-		}
-		q := r.request(topic, leader, slices.DeleteFunc(slices.Clone(numbers), func(number int32) bool { return starts[number].unreadable }), round)
+		q := r.request(topic, leader, r.readable(numbers, starts), round)
 		if len(q.From) == 0 {
 			r.await(ctx, wake)
 			continue
@@ -211,6 +204,30 @@ func (r *reader) read(ctx context.Context, topic broker.Topic, leader int32, sta
 		pause.Reset()
 		for i := range got {
 			r.take(topic, &got[i], q.From)
+		}
+	}
+}
+
+// readable gives the partitions that can be read now or later.
+func (r *reader) readable(numbers []int32, starts map[int32]*start) []int32 {
+	r.assigning.Lock()
+	defer r.assigning.Unlock()
+	return slices.DeleteFunc(slices.Clone(numbers), func(number int32) bool { return starts[number].unreadable })
+}
+
+// makeReady makes partitions ready. A broker may not know yet that it leads, and a
+// connection may break: what is not ready is tried again. Should another lead by
+// now, ctx ends.
+func (r *reader) makeReady(ctx context.Context, topic broker.Topic, leader int32, numbers []int32, starts map[int32]*start) {
+	unready := slices.DeleteFunc(slices.Clone(numbers), func(number int32) bool { return starts[number].ready })
+	var pause backoff.Backoff
+	for len(unready) > 0 {
+		unready = r.ready(ctx, topic, leader, unready, starts)
+		if len(unready) > 0 {
+			signal(r.stale)
+			if !pause.Sleep(ctx) {
+				return
+			}
 		}
 	}
 }

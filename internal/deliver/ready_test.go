@@ -1,9 +1,12 @@
 package deliver
 
 import (
+	"fmt"
 	"sync/atomic"
 	"testing"
+	"time"
 
+	"github.com/segmentio/kafka-go"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -36,5 +39,46 @@ func TestLeaderThatDoesNotKnowYet(t *testing.T) {
 		r.deliver(options(echo))
 		r.send(2, keyless)
 		r.done(2)
+	})
+}
+
+// Partitions that a member has go on while it finds out what was done in those that
+// it gets.
+func TestPartitionsThatComeHoldUpNoOthers(t *testing.T) {
+	virtually(t, func(t *testing.T, r *rig) {
+		r.deliver(options(echo))
+		r.send(1, keyless)
+		r.want("s0", "200 0")
+		held, release := make(chan struct{}, 1), make(chan struct{})
+		r.cluster.ControlKey(int16(kmsg.ListOffsets), func(req kmsg.Request) (kmsg.Response, error, bool) {
+			r.cluster.KeepControl()
+			for _, topic := range req.(*kmsg.ListOffsetsRequest).Topics {
+				if topic.Topic == testTopic && topic.Partitions[0].Partition == 1 {
+					r.cluster.SleepControl(func() {
+						signal(held)
+						<-release
+					})
+				}
+			}
+			return nil, nil, false
+		})
+		answer, err := r.client.API().CreatePartitions(t.Context(), &kafka.CreatePartitionsRequest{
+			Topics: []kafka.TopicPartitionsConfig{{Name: testTopic, Count: 2}},
+		})
+		if err != nil || answer.Errors[testTopic] != nil {
+			t.Fatal(err, answer.Errors)
+		}
+		<-held
+		for p, id := range []string{"old", "new"} {
+			if _, err := r.put(t.Context(), testTopic, int32(p), r.request(id, "", id)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		pass(2 * time.Second) // less than a request may take that is not answered
+		if told := r.replies(); fmt.Sprint(told["old"]) != "[200 old]" || told["new"] != nil {
+			t.Errorf("%v", told)
+		}
+		close(release)
+		r.want("new", "200 new")
 	})
 }

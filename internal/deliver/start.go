@@ -70,7 +70,7 @@ func (r *reader) start(ctx context.Context, topic broker.Topic, leader, number i
 		// The partition stands still until someone has looked: to go on from
 		// the offset alone would do again what is done ahead of it.
 		log.Error("partition is not delivered", zap.Error(err))
-		s.ready, s.unreadable = true, true
+		r.settled(number, s, func() { s.unreadable = true })
 		return true
 	}
 	first, last, err := r.d.bounds(ctx, topic, number)
@@ -125,6 +125,7 @@ func (r *reader) settled(number int32, s *start, to func()) {
 	s.ready = true
 	if r.starts[number] == s {
 		to()
+		r.wake()
 	}
 }
 
