@@ -86,4 +86,4 @@ xcaddy: ## a Caddy built from this checkout with xcaddy, and the examples throug
 	@.ci/xcaddy $(XCADDY) $(MODULE)
 
 bench: ## the benchmarks, as tables; see bench/README.md
-	@for benchmark in ingress latency roundtrip streams deliver survey; do go run ./bench/$$benchmark; done
+	@for benchmark in ingress latency roundtrip streams deliver handover survey; do go run ./bench/$$benchmark; done

@@ -42,6 +42,10 @@ func TestBenchmarksOnRealKafka(t *testing.T) {
 			rows: []string{"Kafka alone", "Caddy `reverse_proxy`", "**Osmosis** `deliver`, clients wait", "every key is answered", "**one key is poisoned**", "as many clients", "**Osmosis** `deliver`, `reverse_proxy`", "**Osmosis** `deliver`, the work inside the gateway"},
 		},
 		{
+			name: "handover", flags: []string{"-partitions", "4", "-members", "2", "-jobs", "4", "-long", "4s", "-rate", "50", "-history", "50", "-calm", "500ms", "-after", "1s", "-kill=false"}, tables: 1,
+			rows: []string{"a member joins", "a member leaves"},
+		},
+		{
 			name: "survey", flags: []string{"-duration", "5s", "-topics", "3", "-partitions", "2", "-groups", "2"}, profile: "-profile", tables: 1,
 			rows: []string{"**Survey**, records wait", "**Survey**, asleep", "one topic and group after the other", "connections alone"},
 		},

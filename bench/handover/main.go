@@ -1,7 +1,7 @@
 // Command handover measures how long requests wait while gateways that deliver
 // join and leave, and long tries are under way on other keys.
 //
-//	go run ./bench/handover [-rounds 1] [-long 30s] [-rate 200] [-history 4000] [-kill=false]
+//	go run ./bench/handover [-rounds 1] [-long 30s] [-rate 200] [-history 10000] [-kill=false]
 //
 // Three members deliver a topic to a site in this process. Quick requests come
 // at a steady rate. Meanwhile a fourth member joins, the oldest one leaves, and at
@@ -28,14 +28,13 @@ var (
 	partitions = flag.Int("partitions", 12, "partitions of the topic")
 	members    = flag.Int("members", 3, "how many deliver before one joins")
 	jobs       = flag.Int("jobs", 64, "long tries under way; half of them are streamed")
-	long       = flag.Duration("long", 30*time.Second, "how long each takes; it has to be longer than two calm windows and two events")
+	long       = flag.Duration("long", 30*time.Second, "how long each takes: longer than the windows of a join and of a leaving, or they end before")
 	quick      = flag.Int("rate", 200, "quick requests a second")
 	keys       = flag.Int("keys", 300, "how many keys they have")
 	size       = flag.Int("body", 1024, "size of their body, in `bytes`")
-	history    = flag.Int("history", 4000, "requests of each partition that were done before; who takes it over reads them")
+	history    = flag.Int("history", 10_000, "requests of each partition that were done before; who takes it over reads them")
 	calm       = flag.Duration("calm", 4*time.Second, "length of the windows in which nothing happens")
-	before     = flag.Duration("before", time.Second, "how much of an event's window is before it")
-	after      = flag.Duration("after", 5*time.Second, "and how much after it")
+	after      = flag.Duration("after", 5*time.Second, "how much of an event's window is after it")
 	kill       = flag.Bool("kill", true, "at last kill a member")
 	rounds     = flag.Int("rounds", 1, "rounds; the figures are of all of them together")
 	logs       = flag.String("logs", "", "write what the members have logged into this `folder`")
@@ -50,6 +49,9 @@ const (
 
 // patience bounds what should take seconds.
 const patience = time.Minute
+
+// before is how much of an event's window is before it.
+const before = time.Second
 
 // killed is how much of the window of a kill is after it: the group waits 10 s for
 // a member that says nothing.
@@ -72,8 +74,8 @@ func run(ctx context.Context, r *rig.Rig) error {
 		return err
 	}
 	b.traffic.start(ctx)
-	if !pause(ctx, *calm) { // connections, caches, the broker's compiler
-		return ctx.Err()
+	if err := b.traffic.steady(ctx); err != nil {
+		return err
 	}
 	for range *rounds {
 		if err := b.round(ctx); err != nil {
@@ -263,7 +265,7 @@ func (b *bench) quiet(ctx context.Context, name string) error {
 // event has something happen, and its window be remembered.
 func (b *bench) event(ctx context.Context, name string, after time.Duration, happen func(context.Context) error) error {
 	began := time.Now()
-	if !pause(ctx, *before) {
+	if !pause(ctx, before) {
 		return ctx.Err()
 	}
 	happened := time.Now()

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"slices"
 	"sync"
 	"time"
 
@@ -107,6 +108,26 @@ func (t *traffic) start(ctx context.Context) {
 			t.send(ctx, n)
 		}
 	})
+}
+
+// steady waits until the members have caught up with the quick requests, and a
+// while more: for connections, caches and the broker's compiler.
+func (t *traffic) steady(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for {
+		if !pause(ctx, *calm) {
+			return fmt.Errorf("wait until quick requests are answered at once: %w", ctx.Err())
+		}
+		all, err := t.waits()
+		if err != nil {
+			return err
+		}
+		latest := all[len(all)/2:]
+		if len(latest) > 0 && !slices.ContainsFunc(latest, func(q wait) bool { return q.began.Sub(q.acked) > *calm/4 }) {
+			return nil
+		}
+	}
 }
 
 // send sends a quick request.
