@@ -10,10 +10,8 @@ import (
 )
 
 // checkRequests: what was accepted is on its topic, where the 202 says, and what
-// was refused is not; nothing is there twice; requests of a key lie in the order in
-// which their client sent them.
+// was refused is not; nothing is there twice.
 func (c *checker) checkRequests() {
-	last := make(map[string]int64) // key → offset of the latest request
 	for _, s := range c.history.sent {
 		w := c.plan.works[s.work]
 		found := c.queued[s.claims.ID]
@@ -36,12 +34,26 @@ func (c *checker) checkRequests() {
 		if len(found) > 1 {
 			c.wrong("work %d is %d times on its topic: at %v", s.work, len(found), places(found))
 		}
-		if w.key != "" && len(found) > 0 {
-			if before, ok := last[w.key]; ok && found[0].offset < before {
-				c.wrong("key %s: work %d lies at %d, and an earlier one behind it, at %d", w.key, s.work, found[0].offset, before)
+	}
+	for i, s := range c.history.sent {
+		for _, later := range c.history.sent[i+1:] {
+			if key := c.plan.works[s.work].key; key != "" && key == c.plan.works[later.work].key {
+				c.checkPair(s, later)
 			}
-			last[w.key] = found[0].offset
 		}
+	}
+}
+
+// checkPair: requests of a key lie in the order in which their client sent them.
+// One of which the client was not told whether it is queued may come late, but not
+// behind another of the same gateway.
+func (c *checker) checkPair(s, later *sent) {
+	if s.claims.ID == "" || later.claims.ID == "" || !s.accepted && s.gateway != later.gateway {
+		return
+	}
+	first, second := c.queued[s.claims.ID], c.queued[later.claims.ID]
+	if len(first) > 0 && len(second) > 0 && first[0].offset > second[0].offset {
+		c.wrong("key %s: work %d lies at %d, and work %d, which was sent later, at %d", c.plan.works[s.work].key, s.work, first[0].offset, later.work, second[0].offset)
 	}
 }
 

@@ -127,7 +127,7 @@ func (c *checker) judgeFailed(r *reading, w work, tries []*try) {
 	used, most, half := 0, 0, false
 	for _, t := range tries {
 		most = max(most, t.attempts)
-		if t.how != answered && t.how != calledOff || c.disturbed(t) {
+		if t.how != answered && t.how != calledOff || t.deafened || c.disturbed(t) {
 			used++
 			half = half || t.begun && !t.sure
 		}

@@ -116,27 +116,37 @@ var refusals = []error{
 	claims.ErrReused, claims.ErrPending, claims.ErrNotRead, claims.ErrFull, claims.ErrUnwritten,
 }
 
-// cancel calls a request off.
+// cancel calls a request off, as often as it takes to be told that this is done.
 func (w *world) cancel(random *rand.Rand, is *sent, c hub.Claims) {
-	g := w.anyGateway(random)
-	if g == nil {
-		return
-	}
 	w.history.mu.Lock()
-	is.cancelled = max(w.history.now(), 1)
 	w.cancelled[c.ID] = true
 	w.history.mu.Unlock()
-	w.history.note("%s: cancel work %d", g.name, is.work)
-	g.requests.Add(1)
-	w.background.Go(func() {
-		defer g.requests.Done()
-		if g.net.pass() != nil {
+	for {
+		if g := w.anyGateway(random); g != nil {
+			w.history.note("%s: cancel work %d", g.name, is.work)
+			done := make(chan error, 1)
+			g.requests.Add(1)
+			w.background.Go(func() {
+				defer g.requests.Done()
+				err := g.net.pass()
+				if err == nil {
+					err = g.callOff(w.ctx, c)
+				}
+				done <- err
+			})
+			select {
+			case err := <-done:
+				if err == nil {
+					return
+				}
+				w.history.note("%s: work %d not cancelled: %v", g.name, is.work, err)
+			case <-g.net.dead:
+			}
+		}
+		if !w.sleep(time.Second) {
 			return
 		}
-		if err := g.callOff(w.ctx, c); err != nil {
-			w.history.note("%s: work %d not cancelled: %v", g.name, is.work, err)
-		}
-	})
+	}
 }
 
 func (w *world) isCancelled(stream string) bool {

@@ -194,9 +194,11 @@ func (w *world) refuse(random *rand.Rand, key kmsg.Key, f fault, errs ...*kerr.E
 // lateProduces has the broker hold the next produce requests, and do them later.
 func (w *world) lateProduces(n int, late time.Duration) {
 	w.cluster.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
-		if n--; n <= 0 {
+		if n == 0 { // others come while the last of them sleeps
 			w.cluster.DropControl()
+			return nil, nil, false
 		}
+		n--
 		w.cluster.SleepControl(func() { w.sleep(late) })
 		return nil, nil, false
 	})

@@ -113,8 +113,6 @@ type sent struct {
 	answered time.Duration
 	err      error // why it was not accepted
 	unclear  bool  // it may be queued all the same
-	// cancelled is when the client asked for it to be called off, 0 if never.
-	cancelled time.Duration
 }
 
 // seen is a reply as a reader got it.

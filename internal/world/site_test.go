@@ -154,19 +154,24 @@ func (c *call) write(status int, body string) error {
 func (c *call) wait(d time.Duration, deaf bool) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
-	over := c.r.Context().Done()
 	if deaf {
-		over = nil
+		select {
+		case <-timer.C:
+			return nil
+		case <-c.site.g.net.dead:
+			return errKilled
+		case <-c.r.Context().Done():
+			c.site.g.w.history.deafened(c.try)
+		}
+		<-timer.C
+		return nil
 	}
 	select {
 	case <-timer.C:
-		if deaf && c.r.Context().Err() != nil {
-			c.site.g.w.history.deafened(c.try)
-		}
 		return nil
 	case <-c.site.g.net.dead:
 		return errKilled
-	case <-over:
+	case <-c.r.Context().Done():
 	}
 	for open := c.site.g.net.frozen.opens(); open != nil; open = c.site.g.net.frozen.opens() {
 		select {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"slices"
 	"strconv"
 	"sync"
@@ -27,6 +26,7 @@ type world struct {
 	history history
 
 	cluster   *kfake.Cluster
+	keeper    *keeper
 	network   kfake.VirtualNetwork
 	wires     wires
 	addresses []string
@@ -39,6 +39,7 @@ type world struct {
 	mu        sync.Mutex
 	started   int        // gateways so far
 	gateways  []*gateway // that get requests
+	all       []*gateway // that there ever were
 	cancelled map[string]bool
 	wrongs    []string
 }
@@ -59,7 +60,7 @@ func (w *world) wrong(format string, args ...any) {
 
 func (w *world) logger(name string) *zap.Logger {
 	level := zapcore.InfoLevel
-	if os.Getenv("OSMOSIS_WORLD_DEBUG") != "" {
+	if debugging {
 		level = zapcore.DebugLevel
 	}
 	return zap.New(&recorder{LevelEnabler: level, h: &w.history, name: name})
@@ -120,7 +121,12 @@ func newWorld(p plan) (*world, error) {
 			}
 		}
 	}
-	w.watchCommits()
+	if w.keeper, err = newKeeper(w); err != nil {
+		return nil, err
+	}
+	if debugging {
+		w.traceGroups()
+	}
 	return w, nil
 }
 
@@ -132,27 +138,22 @@ func (w *world) topics() map[string]int32 {
 	}
 }
 
-// watchCommits notes what deliveries commit, whatever the broker makes of it.
-func (w *world) watchCommits() {
-	w.cluster.ControlKey(int16(kmsg.OffsetCommit), func(r kmsg.Request) (kmsg.Response, error, bool) {
-		w.cluster.KeepControl()
-		q := r.(*kmsg.OffsetCommitRequest)
-		if q.Group != orders {
-			return nil, nil, false
-		}
-		w.history.mu.Lock()
-		defer w.history.mu.Unlock()
-		for _, t := range q.Topics {
-			for _, p := range t.Partitions {
-				c := commit{at: w.history.now(), partition: p.Partition, offset: p.Offset}
-				if p.Metadata != nil {
-					c.metadata = *p.Metadata
-				}
-				w.history.commits = append(w.history.commits, c)
+// watchCommit notes what deliveries commit, whatever the broker makes of it.
+func (w *world) watchCommit(q *kmsg.OffsetCommitRequest) {
+	if q.Group != orders {
+		return
+	}
+	w.history.mu.Lock()
+	defer w.history.mu.Unlock()
+	for _, t := range q.Topics {
+		for _, p := range t.Partitions {
+			c := commit{at: w.history.now(), partition: p.Partition, offset: p.Offset}
+			if p.Metadata != nil {
+				c.metadata = *p.Metadata
 			}
+			w.history.commits = append(w.history.commits, c)
 		}
-		return nil, nil, false
-	})
+	}
 }
 
 // start adds a gateway.
@@ -161,7 +162,7 @@ func (w *world) start() *gateway {
 	w.history.note("%s: starts", g.name)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.gateways = append(w.gateways, g)
+	w.gateways, w.all = append(w.gateways, g), append(w.all, g)
 	return g
 }
 
@@ -207,8 +208,12 @@ func (w *world) carryOut() {
 	var end context.CancelFunc
 	w.ctx, end = context.WithCancel(context.Background())
 	defer end()
+	w.background.Go(w.keeper.run)
 	for range w.plan.gateways {
 		w.start()
+	}
+	if debugging {
+		w.background.Go(w.traceMembers)
 	}
 	w.sleep(3 * time.Second) // most worlds begin when the gateways are there
 	var sending sync.WaitGroup
@@ -238,11 +243,24 @@ func (w *world) carryOut() {
 		w.background.Go(g.stop)
 	}
 	w.background.Wait()
+	w.sleepAnyway(time.Second) // connections that are being opened get their end
+	w.mu.Lock()
+	all := w.all
+	w.mu.Unlock()
+	for _, g := range all {
+		g.net.reset(-1)
+	}
 	w.cluster.Close()
 }
 
+// sleepAnyway waits, also when the world is over.
+func (w *world) sleepAnyway(d time.Duration) { <-time.After(d) }
+
 // readAgain has every stream read from its beginning by somebody who comes late.
 func (w *world) readAgain() {
+	if w.ctx.Err() != nil {
+		return // there are streams without an end: that is enough
+	}
 	random := rand.New(rand.NewPCG(w.plan.seed, 2))
 	for _, is := range slices.Clone(w.history.sent) {
 		if !is.accepted {
