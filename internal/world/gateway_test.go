@@ -75,6 +75,9 @@ func newGateway(w *world) *gateway {
 func (g *gateway) route() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if g.delivery != nil {
+		return // another reload has brought it back
+	}
 	g.options.Handler = &site{g: g, options: g.options}
 	g.delivery = deliver.New(deliver.Config{
 		Broker: g.client, Producer: replies{g.producer}, Topic: orders, Group: orders, Control: controlTopic,

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -14,8 +15,10 @@ import (
 //
 //   - a member whose connection is gone when its JoinGroup or SyncGroup is answered has no
 //     session, and is never missed; Kafka begins one;
-//   - a member that waits in JoinGroup is thrown out when the session of its last
+//   - a member that waits in JoinGroup or SyncGroup is thrown out when the session of its last
 //     heartbeat ends; Kafka knows that it waits;
+//   - one that leaves while it waits in SyncGroup is taken off the count of those that
+//     have joined, so that the count is never full again;
 //   - each member that joins begins the rebalance's time anew; Kafka's ends once.
 //
 // With these, a group whose members die in the middle of joining can go on for ever
@@ -34,12 +37,15 @@ type kept struct {
 	members    map[string]*member
 	generation int32
 	preparing  time.Time // since when; zero if it is not
+	// stuck says that all have joined and the broker does not see it: it will when
+	// nobody joins for a while.
+	stuck bool
 }
 
 // member is one of them.
 type member struct {
-	heard  time.Duration // when it said something last
-	joined bool          // it waits in JoinGroup
+	heard time.Duration // when it said something last
+	waits bool          // in JoinGroup, or in SyncGroup
 }
 
 // Kafka's bounds, as all our groups have them.
@@ -59,13 +65,16 @@ func newKeeper(w *world) (*keeper, error) {
 			w.cluster.KeepControl()
 			switch q := r.(type) {
 			case *kmsg.JoinGroupRequest:
-				k.hear(q.Group, q.MemberID, true)
+				if k.hear(q.Group, q.MemberID, true) {
+					a := q.ResponseKind().(*kmsg.JoinGroupResponse)
+					a.ErrorCode = kerr.CoordinatorLoadInProgress.Code
+					return a, nil, true
+				}
 			case *kmsg.SyncGroupRequest:
-				k.hear(q.Group, q.MemberID, false)
+				k.hear(q.Group, q.MemberID, true)
 			case *kmsg.HeartbeatRequest:
 				k.hear(q.Group, q.MemberID, false)
 			case *kmsg.OffsetCommitRequest:
-				k.hear(q.Group, q.MemberID, false)
 				w.watchCommit(q)
 			}
 			return nil, nil, false
@@ -74,8 +83,8 @@ func newKeeper(w *world) (*keeper, error) {
 	return k, nil
 }
 
-// hear takes note of a member's request.
-func (k *keeper) hear(group, id string, joins bool) {
+// hear takes note of a member's request, and tells whether the group is stuck.
+func (k *keeper) hear(group, id string, waits bool) (stuck bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	g := k.groups[group]
@@ -84,13 +93,14 @@ func (k *keeper) hear(group, id string, joins bool) {
 		k.groups[group] = g
 	}
 	if id == "" || id == k.own {
-		return
+		return g.stuck
 	}
 	if m := g.members[id]; m != nil {
-		m.heard, m.joined = k.w.history.now(), m.joined || joins
+		m.heard, m.waits = k.w.history.now(), waits
 	} else {
-		g.members[id] = &member{heard: k.w.history.now(), joined: joins}
+		g.members[id] = &member{heard: k.w.history.now(), waits: waits}
 	}
+	return g.stuck
 }
 
 // run looks after all groups until the world ends.
@@ -118,31 +128,38 @@ func (k *keeper) look(name string) {
 	var waiting, silent []string
 	k.mu.Lock()
 	g := k.groups[name]
-	preparing := is.State == "PreparingRebalance"
+	preparing, completing := is.State == "PreparingRebalance", is.State == "CompletingRebalance"
 	if is.Epoch != g.generation {
 		// The rebalance is over, and sessions begin.
 		g.generation, g.preparing = is.Epoch, time.Time{}
 		for _, m := range g.members {
-			m.joined, m.heard = false, k.w.history.now()
+			m.heard, m.waits = k.w.history.now(), m.waits && completing && k.w.history.now()-m.heard < 500*time.Millisecond
 		}
 	}
-	if preparing && g.preparing.IsZero() {
+	switch {
+	case !preparing:
+		g.preparing = time.Time{}
+	case g.preparing.IsZero():
 		g.preparing = time.Now()
 	}
 	over := preparing && time.Since(g.preparing) > rebalance
+	for _, m := range g.members {
+		m.waits = m.waits && (preparing || completing) // in a stable group the answer comes at once
+	}
 	for _, there := range is.Members {
 		m := g.members[there.MemberID]
 		if m == nil {
-			m = &member{heard: k.w.history.now(), joined: preparing}
+			m = &member{heard: k.w.history.now(), waits: preparing}
 			g.members[there.MemberID] = m
 		}
 		switch {
-		case preparing && m.joined:
+		case m.waits:
 			waiting = append(waiting, there.MemberID)
 		case over || k.w.history.now()-m.heard > session+time.Second:
 			silent = append(silent, there.MemberID)
 		}
 	}
+	g.stuck = over && len(silent) == 0
 	k.mu.Unlock()
 	for _, id := range waiting {
 		r := kmsg.NewPtrHeartbeatRequest()

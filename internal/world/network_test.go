@@ -76,10 +76,11 @@ func (w *wires) setDown(node, by int) {
 
 // network is a process' way out.
 type network struct {
-	wires  *wires
-	dead   chan struct{} // closed when the process is killed
-	frozen valve
-	stall  valve // of the connections alone
+	wires   *wires
+	dead    chan struct{} // closed when the process is killed
+	killing sync.Once
+	frozen  valve
+	stall   valve // of the connections alone
 
 	mu     sync.Mutex
 	random *rand.Rand
@@ -128,7 +129,7 @@ func (n *network) isDead() bool {
 
 // kill ends the process' part in the world.
 func (n *network) kill() {
-	close(n.dead)
+	n.killing.Do(func() { close(n.dead) })
 	n.reset(-1)
 }
 

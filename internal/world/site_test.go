@@ -163,8 +163,12 @@ func (c *call) wait(d time.Duration, deaf bool) error {
 		case <-c.r.Context().Done():
 			c.site.g.w.history.deafened(c.try)
 		}
-		<-timer.C
-		return nil
+		select {
+		case <-timer.C:
+			return nil
+		case <-c.site.g.net.dead:
+			return errKilled
+		}
 	}
 	select {
 	case <-timer.C:

@@ -248,7 +248,11 @@ func (w *world) carryOut() {
 	all := w.all
 	w.mu.Unlock()
 	for _, g := range all {
-		g.net.reset(-1)
+		g.net.kill()
+	}
+	w.sleepAnyway(time.Minute) // those that were busy when their client was closed end by being idle
+	for _, g := range all {
+		g.client.Close()
 	}
 	w.cluster.Close()
 }
