@@ -28,6 +28,9 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
 	if err := s.g.net.pass(); err != nil {
 		return err
 	}
+	if err := r.Context().Err(); err != nil {
+		return err // no proxy sends a request that has been cancelled
+	}
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
 		return err

@@ -279,7 +279,7 @@ func (w *world) readAgain() {
 
 // settle waits until deliveries have committed that everything is done.
 func (w *world) settle() {
-	for range 120 {
+	for range 600 { // a try whose stream has ended may go on until its timeout
 		if w.unsettled() == "" {
 			return
 		}
