@@ -84,6 +84,12 @@ func (c *checker) judge(r *reading) {
 	got := r.body()
 	switch r.state() {
 	case record.StateReplied:
+		if w.topic == jobs {
+			if got != whole(w.n, 1, 1) {
+				c.wrong("%s: replied %q by a worker", r.name, got)
+			}
+			break
+		}
 		if !slices.ContainsFunc(tries, func(t *try) bool {
 			all := c.answerOf(w, t)
 			return t.how == answered && (got == all || t.sure && strings.HasSuffix(got, all))
@@ -94,6 +100,10 @@ func (c *checker) judge(r *reading) {
 			c.wrong("%s: replied with %d (%s)", r.name, code, w.script)
 		}
 	case record.StateFailed:
+		if w.topic == jobs {
+			c.wrong("%s: failed, and no worker says so", r.name)
+			break
+		}
 		c.judgeFailed(r, w, tries)
 	case record.StateCancelled:
 		if !cancelled {
@@ -134,6 +144,13 @@ func (c *checker) judgeFailed(r *reading, w work, tries []*try) {
 	}
 	least := c.leastAttempts()
 	expiring := w.ttl != longTTL
+	if *handOver {
+		used, cuts := c.used(tries)
+		if used < least && cuts < maxCuts && !half && !expiring {
+			c.wrong("%s: failed (%s) after %d tries that failed and %d that were cut (%s)", r.name, r.ends[0].reason, used, cuts, w.script)
+		}
+		return
+	}
 	if used < least && !half && !expiring {
 		c.wrong("%s: failed (%s) after %d tries that count, of %d to %d (%s)", r.name, r.ends[0].reason, used, least, most, w.script)
 	}

@@ -44,6 +44,7 @@ func (w *world) check() {
 	c.checkTries()
 	c.checkOrder()
 	c.checkCommits()
+	c.checkHandOver()
 }
 
 // byStream sorts records by their streams.

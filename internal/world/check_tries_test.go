@@ -4,7 +4,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/osmosis-gateway/caddy-osmosis/internal/deliver"
 	"github.com/osmosis-gateway/caddy-osmosis/record"
 )
 
@@ -117,11 +116,7 @@ func (c *checker) checkBehind(key string, before, e entry, tries []*try) {
 	if began > c.expiryOf(before.id()) || c.isCancelled(before.id()) {
 		return
 	}
-	done := slices.ContainsFunc(c.replies[before.id()], func(r entry) bool {
-		reply, err := record.ParseReply(r.Record)
-		return err == nil && reply.Terminal() && c.when(r) <= began
-	})
-	if !done {
+	if !c.ended(before.id(), began) {
 		c.wrong("key %s: the request at %d was tried at %v, before the one at %d had ended", key, e.offset, began, before.offset)
 	}
 }
@@ -155,14 +150,9 @@ func (c *checker) checkCommits() {
 			if c.isCancelled(e.id()) || c.expiryOf(e.id()) <= done.at {
 				continue
 			}
-			ended := slices.ContainsFunc(c.replies[e.id()], func(r entry) bool {
-				reply, err := record.ParseReply(r.Record)
-				return err == nil && reply.Terminal() && c.when(r) <= done.at
-			})
-			if !ended {
+			if !c.ended(e.id(), done.at) {
 				c.wrong("partition %d: offset %d was committed at %v, and the request at %d had not ended", done.partition, done.offset, done.at, e.offset)
 			}
 		}
 	}
-	_ = deliver.Ahead
 }

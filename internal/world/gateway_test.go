@@ -37,6 +37,7 @@ type gateway struct {
 	producer *ingress.Producer
 	book     *claims.Book
 	hub      *hub.Hub
+	began    time.Duration
 	requests sync.WaitGroup // which hold the inside, as a lease does
 
 	// leaving is closed when streams are told to come back.
@@ -55,7 +56,7 @@ func newGateway(w *world) *gateway {
 	w.mu.Unlock()
 	g := &gateway{
 		w: w, name: "g" + strconv.Itoa(number), net: newNetwork(&w.wires, w.plan.seed<<8+uint64(number)),
-		leaving: make(chan struct{}), options: w.plan.options,
+		began: w.history.now(), leaving: make(chan struct{}), options: w.plan.options,
 	}
 	g.log = w.logger(g.name)
 	g.client = broker.New(broker.Config{Addresses: w.addresses, Dial: g.net.dial})

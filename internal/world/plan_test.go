@@ -18,6 +18,7 @@ type plan struct {
 	partitions, replies int32
 	produceTimeout      time.Duration
 	options             deliver.Options // of deliveries, without the handler
+	worker              worker          // who answers jobs
 
 	works   []work
 	senders [][]send // what each of them sends, one after the other
@@ -182,6 +183,7 @@ func newPlan(seed uint64) plan {
 	p.addKeyless(d, long, span)
 	p.addOnce(d, span)
 	p.addFaults(d, long, span)
+	p.addJobs(d)
 	return p
 }
 
@@ -203,6 +205,19 @@ func (p *plan) addKeyed(d dice, long bool, span time.Duration) {
 func (p *plan) addKeyless(d dice, long bool, span time.Duration) {
 	for range 5 + d.IntN(20) {
 		p.senders = append(p.senders, []send{p.send(d, p.work(d, long), d.between(0, span))})
+	}
+}
+
+// addJobs gives some of the works to a worker.
+func (p *plan) addJobs(d dice) {
+	p.worker = worker(d.weighted(2, 1, 1))
+	if p.worker == nobody {
+		return
+	}
+	for i := range p.works {
+		if w := &p.works[i]; w.once == "" && w.key == "" && w.script.way == quick {
+			w.topic = jobs
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package world
 
 import (
+	_ "embed"
 	"flag"
 	"fmt"
 	"os"
@@ -17,8 +18,12 @@ var (
 	seedFlag  = flag.Uint64("world.seed", 0, "the seed that TestSeed runs, with its history")
 )
 
-// fewSeeds is how many run where nothing is said.
-const fewSeeds = 100
+// fewSeeds is how many run where nothing is said, and fewRaced with the race
+// detector, which takes several times as long.
+const (
+	fewSeeds = 150
+	fewRaced = 20
+)
 
 // tally counts what all seeds of a test have done.
 type tally struct {
@@ -72,7 +77,9 @@ func TestSeeds(t *testing.T) {
 		n, _ = strconv.ParseUint(os.Getenv("OSMOSIS_WORLD_SEEDS"), 10, 64)
 	}
 	if n == 0 {
-		n = fewSeeds
+		if n = fewSeeds; raced {
+			n = fewRaced
+		}
 	}
 	var all tally
 	began := time.Now()
@@ -85,6 +92,29 @@ func TestSeeds(t *testing.T) {
 		}
 	})
 	t.Logf("%s; %.1f s", &all, time.Since(began).Seconds())
+}
+
+//go:embed testdata/seeds
+var pastSeeds string
+
+// TestPastSeeds runs those that once found something.
+func TestPastSeeds(t *testing.T) {
+	var all tally
+	for line := range strings.Lines(pastSeeds) {
+		number, what, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if number == "" || number == "#" {
+			continue
+		}
+		seed, err := strconv.ParseUint(number, 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Run(number, func(t *testing.T) {
+			t.Parallel()
+			t.Log(what)
+			runSeed(t, seed, &all, false)
+		})
+	}
 }
 
 // TestSeed runs one seed and tells its history.

@@ -212,6 +212,9 @@ func (w *world) carryOut() {
 	for range w.plan.gateways {
 		w.start()
 	}
+	if w.plan.worker != nobody {
+		w.background.Go(w.work)
+	}
 	if debugging {
 		w.background.Go(w.traceMembers)
 	}
