@@ -77,6 +77,11 @@ func (c *checker) checkOnce() {
 		if w.once == "" || !s.accepted {
 			continue
 		}
+		for _, other := range c.sends[s.work] {
+			if other.noted && other.answered < s.at && !s.replayed {
+				c.wrong("idempotency key %s: work %d was queued and noted, and is queued again", w.once, s.work)
+			}
+		}
 		was, ok := got[w.once]
 		switch {
 		case !ok:

@@ -49,6 +49,7 @@ func (w *world) send(random *rand.Rand, s send) {
 	type outcome struct {
 		claims   hub.Claims
 		replayed bool
+		noted    bool
 		err      error
 	}
 	came := make(chan outcome, 1)
@@ -56,7 +57,7 @@ func (w *world) send(random *rand.Rand, s send) {
 	w.background.Go(func() {
 		var o outcome
 		if o.err = g.net.pass(); o.err == nil { // the server reads the request
-			o.replayed, o.err = g.accept(ctx, work, &o.claims)
+			o.replayed, o.noted, o.err = g.accept(ctx, work, &o.claims)
 			if err := g.net.pass(); err != nil { // the server writes the answer
 				o.err = fmt.Errorf("%w: %w", errHungUp, err)
 			}
@@ -82,6 +83,7 @@ func (w *world) send(random *rand.Rand, s send) {
 		o.err = fmt.Errorf("%w: the gateway died", errHungUp)
 	}
 	w.history.mu.Lock()
+	is.noted = o.noted
 	is.answered, is.err, is.replayed, is.accepted = w.history.now(), o.err, o.replayed, o.err == nil
 	is.unclear = errors.Is(o.err, errHungUp) || errors.Is(o.err, ingress.ErrUnclear) || errors.Is(o.err, errKilled)
 	w.history.mu.Unlock()

@@ -165,7 +165,11 @@ func (w *world) brokerFault(random *rand.Rand, f fault) {
 	case coordinatorMoves:
 		w.cluster.RehashCoordinators()
 	case lateProduces:
-		w.lateProduces(f.n, w.plan.produceTimeout/2+f.lasts)
+		if f.also%2 == 0 {
+			w.lateProduces(f.n, w.plan.produceTimeout/2+f.lasts)
+		} else {
+			w.holdProduces(f.lasts)
+		}
 	case produceErrors:
 		w.refuse(random, kmsg.Produce, f, kerr.NotEnoughReplicas, kerr.NotEnoughReplicasAfterAppend, kerr.RequestTimedOut,
 			kerr.NotLeaderForPartition, kerr.UnknownTopicOrPartition, kerr.LeaderNotAvailable, kerr.KafkaStorageError)
@@ -200,6 +204,19 @@ func (w *world) lateProduces(n int, late time.Duration) {
 		}
 		n--
 		w.cluster.SleepControl(func() { w.sleep(late) })
+		return nil, nil, false
+	})
+}
+
+// holdProduces has the broker hold all produce requests for a while, and do all of them then.
+func (w *world) holdProduces(d time.Duration) {
+	until := time.Now().Add(d)
+	w.cluster.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
+		if !time.Now().Before(until) {
+			w.cluster.DropControl()
+			return nil, nil, false
+		}
+		w.cluster.SleepControl(func() { w.sleep(time.Until(until)) })
 		return nil, nil, false
 	})
 }

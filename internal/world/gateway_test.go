@@ -131,23 +131,23 @@ func (g *gateway) kill() {
 
 // accept queues a request, as Handler.ServeHTTP does in the root package. The
 // claims it fills in are those of the stream.
-func (g *gateway) accept(within context.Context, w *work, c *hub.Claims) (replayed bool, err error) {
+func (g *gateway) accept(within context.Context, w *work, c *hub.Claims) (replayed, noted bool, err error) {
 	if w.once != "" {
 		within = context.WithoutCancel(within)
 	}
 	ctx, cancel := context.WithTimeout(within, g.w.plan.produceTimeout)
 	defer cancel()
 	if err := g.newStream(ctx, w, c); err != nil {
-		return false, err
+		return false, false, err
 	}
 	if w.once != "" {
 		return g.acceptOnce(ctx, within, w, c)
 	}
 	rec, err := g.record(w, c)
 	if err != nil {
-		return false, err
+		return false, false, err
 	}
-	return false, g.produce(ctx, within, ingress.Request{Topic: w.topic, Record: rec}, c)
+	return false, false, g.produce(ctx, within, ingress.Request{Topic: w.topic, Record: rec}, c)
 }
 
 // newStream is Handler.newStream.
@@ -203,8 +203,8 @@ func (g *gateway) produceWithin(ctx, within context.Context, r ingress.Request) 
 	return g.producer.Produce(within, r)
 }
 
-// acceptOnce is Handler.queueOnce.
-func (g *gateway) acceptOnce(ctx, within context.Context, w *work, c *hub.Claims) (replayed bool, err error) {
+// acceptOnce is Handler.queueOnce. It tells besides whether the request was noted.
+func (g *gateway) acceptOnce(ctx, within context.Context, w *work, c *hub.Claims) (replayed, noted bool, err error) {
 	verdict, err := g.book.Claim(ctx, claims.Claim{
 		Marks: []claims.Mark{{Key: mark(w.topic, w.once), Body: mark(w.topic, strconv.Itoa(w.n))}}, Place: []byte(w.once),
 		Stream: claims.Stream{
@@ -214,7 +214,7 @@ func (g *gateway) acceptOnce(ctx, within context.Context, w *work, c *hub.Claims
 		Until: c.Issued.Add(longTTL),
 	})
 	if err != nil {
-		return false, err
+		return false, false, err
 	}
 	turn := verdict.Turn
 	if verdict.Stream.ID != c.ID {
@@ -225,7 +225,7 @@ func (g *gateway) acceptOnce(ctx, within context.Context, w *work, c *hub.Claims
 	if turn == nil {
 		at := verdict.Request
 		c.Partition, c.Offset, c.Incarnation = at.Partition, at.Offset, at.Incarnation
-		return true, nil
+		return true, false, nil
 	}
 	rec, err := g.record(w, c)
 	if err == nil {
@@ -246,7 +246,7 @@ func (g *gateway) acceptOnce(ctx, within context.Context, w *work, c *hub.Claims
 	if unsettled != nil {
 		g.log.Info("claim not settled", zap.String("stream", c.ID), zap.Error(unsettled))
 	}
-	return false, err
+	return false, err == nil && unsettled == nil, err
 }
 
 func mark(texts ...string) (m [16]byte) {

@@ -110,6 +110,7 @@ type sent struct {
 	claims   hub.Claims
 	accepted bool
 	replayed bool
+	noted    bool // on the claims topic
 	answered time.Duration
 	err      error // why it was not accepted
 	unclear  bool  // it may be queued all the same
