@@ -155,6 +155,9 @@ func (q *queue) wait(l *lane, pause time.Duration) {
 			return // it was stopped, too late to keep this from running
 		}
 		l.timer = nil
+		if p := l.partition; p.progress.past(l.first()).due > 0 { // it has come, though the commits know it to the second only
+			p.progress.note(l.first(), func(e *past) { e.due = 0 })
+		}
 		q.enqueue(l)
 		q.dispatch()
 	})

@@ -248,7 +248,7 @@ func (q *queue) failed(j *job, why cause, next func(tries int) (pause time.Durat
 		if pause, last = next(e.failed); last {
 			e.givenUp = true
 		} else if pause > 0 {
-			e.due = time.Now().Add(pause).Unix()
+			e.due = time.Now().Add(pause + time.Second - 1).Unix() // not before
 		}
 	})
 	return e.failed, last

@@ -1,17 +1,10 @@
 package world
 
 import (
-	"flag"
 	"time"
 
 	"github.com/osmosis-gateway/caddy-osmosis/record"
 )
-
-// handOver has deliveries held to what SEMANTICS.md says under Hand-over: a gateway
-// that joins, leaves, is replaced or loses sight of the coordinator cuts no
-// try and repeats none; only what kills a process, freezes it, or takes it out of the
-// group for longer than its session does.
-var handOver = flag.Bool("world.handover", false, "tries have to outlive rebalances")
 
 const (
 	// drain is how long a gateway that stops lets its tries go on.
@@ -25,11 +18,10 @@ const (
 	maxCuts = 3
 )
 
-// checkHandOver looks at every try, and at the one that follows it.
+// checkHandOver: a gateway that joins, leaves, is replaced or loses sight of the
+// coordinator cuts no try and repeats none. Only what kills a process, freezes it or
+// takes it out of the group for longer than its session does.
 func (c *checker) checkHandOver() {
-	if !*handOver {
-		return
-	}
 	for stream, tries := range c.tries {
 		w := c.plan.works[tries[0].work]
 		for i, t := range tries {
@@ -55,8 +47,9 @@ func (c *checker) excused(t *try) bool {
 			continue
 		}
 		lasted := min(h.to, c.history.now()) - h.from
-		// What it did within lag of its end may not have been committed.
-		met := h.from <= t.ended+lag && h.to >= t.began
+		// What it did within lag of its end may not have been committed, nor what it
+		// could not commit meanwhile.
+		met := h.from <= t.ended+lag+c.unseenBy(t.gateway, t.ended, h.from) && h.to >= t.began
 		switch h.kind {
 		case kills:
 			if met {
@@ -74,6 +67,22 @@ func (c *checker) excused(t *try) bool {
 		}
 	}
 	return false
+}
+
+// unseenBy is for how long brokers were out of a gateway's reach, or refused it, in
+// some time.
+func (c *checker) unseenBy(g *gateway, from, to time.Duration) (d time.Duration) {
+	for _, h := range c.history.harms {
+		if h.gateway != nil && h.gateway != g || h.from > to || h.to < from {
+			continue
+		}
+		switch h.kind {
+		case kills, joins, stops, unroutes, reloads:
+		default:
+			d += min(h.to, to) - max(h.from, from) + lag
+		}
+	}
+	return d
 }
 
 // checkRepeat: a try follows another only if that one failed at the site, or if

@@ -134,25 +134,13 @@ func (c *checker) judgeFailed(r *reading, w work, tries []*try) {
 	if len(c.dead[r.of.claims.ID]) == 0 {
 		c.wrong("%s: failed, and there is no dead letter", r.name)
 	}
-	used, most, half := 0, 0, false
+	half := false
 	for _, t := range tries {
-		most = max(most, t.attempts)
-		if t.how != answered && t.how != calledOff || t.deafened || c.disturbed(t) {
-			used++
-			half = half || t.begun && !t.sure
-		}
+		half = half || t.how != answered && t.how != calledOff && t.begun && !t.sure
 	}
-	least := c.leastAttempts()
-	expiring := w.ttl != longTTL
-	if *handOver {
-		used, cuts := c.used(tries)
-		if used < least && cuts < maxCuts && !half && !expiring {
-			c.wrong("%s: failed (%s) after %d tries that failed and %d that were cut (%s)", r.name, r.ends[0].reason, used, cuts, w.script)
-		}
-		return
-	}
-	if used < least && !half && !expiring {
-		c.wrong("%s: failed (%s) after %d tries that count, of %d to %d (%s)", r.name, r.ends[0].reason, used, least, most, w.script)
+	used, cuts := c.used(tries)
+	if used < c.leastAttempts() && cuts < maxCuts && !half && w.ttl == longTTL {
+		c.wrong("%s: failed (%s) after %d tries that failed and %d that were cut (%s)", r.name, r.ends[0].reason, used, cuts, w.script)
 	}
 }
 

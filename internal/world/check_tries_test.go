@@ -76,7 +76,7 @@ func (c *checker) checkNext(w work, before, t *try) {
 
 // overlapping are the faults through which a gateway may go on with a try after
 // another has begun the next: it does not run, or hears nothing of the group.
-var overlapping = []kind{freezes}
+var overlapping = []kind{freezes, cutOffs, stalls, delays, brokerDowns, brokerStalls}
 
 // expiryOf gives the expiry that the request record says.
 func (c *checker) expiryOf(stream string) time.Duration {

@@ -14,8 +14,7 @@
 //	go test ./internal/world -run TestSeeds -world.from=5000  # others
 //	go test ./internal/world -run TestSeed$ -world.seed=17    # one, with its history
 //
-// With -world.handover deliveries are held to the rules of hand-over too, which
-// check_handover_test.go has. OSMOSIS_WORLD_DEBUG=1 puts all log lines and what
+// OSMOSIS_WORLD_DEBUG=1 puts all log lines and what
 // members ask their coordinators into the history.
 //
 // A failing seed is told with the command that repeats it; testdata/seeds keeps

@@ -171,7 +171,7 @@ func newPlan(seed uint64) plan {
 		options: deliver.Options{
 			Attempts: 2 + d.IntN(4), BackoffMin: d.between(200*time.Millisecond, 2*time.Second), BackoffMax: 8 * time.Second,
 			Timeout: d.between(8*time.Second, 20*time.Second), Concurrency: []int{2, 8, 32}[d.IntN(3)],
-			DeadLetter: orders + ".dlq", MaxResponse: 1 << 20, RetryStarted: d.in(4),
+			DeadLetter: orders + ".dlq", MaxResponse: 1 << 20, Drain: drain, RetryStarted: d.in(4),
 		},
 	}
 	long := d.in(5)
