@@ -172,6 +172,32 @@ func TestSlowIsNotSilent(t *testing.T) {
 			t.Errorf("%d requests at once at a slow site, want %d", most, concurrency)
 		}
 	})
+	// One that says after a minute that it cannot answer is not slow.
+	virtually(t, func(t *testing.T, r *rig) {
+		c := newCrowd()
+		o := options(func(w http.ResponseWriter, req *http.Request) error {
+			if strings.HasPrefix(req.Header.Get(HeaderStreamID), "late") {
+				select {
+				case <-time.After(time.Minute):
+				case <-req.Context().Done():
+				}
+				return bad(w, req)
+			}
+			return c.answer(w, req)
+		}, usually)
+		o.Concurrency = concurrency
+		r.deliver(o)
+		r.post("late", 0, 1)
+		pass(2 * time.Minute)
+		r.post("h", 0, concurrency)
+		pass(time.Second)
+		began := time.Now()
+		r.post("ok", 0, 4)
+		pass(time.Minute)
+		if slowest, served := c.slowest("ok", began); served != 4 || slowest > silentAfter {
+			t.Errorf("%d were served, within %s", served, slowest)
+		}
+	})
 	for name, say := range map[string]func(w http.ResponseWriter){
 		"header":  func(w http.ResponseWriter) { w.WriteHeader(http.StatusOK) },
 		"interim": func(w http.ResponseWriter) { w.WriteHeader(http.StatusEarlyHints) },
@@ -312,6 +338,91 @@ func TestHangingRetries(t *testing.T) {
 		}
 		if p := b.partitions[0]; p.progress.base != 100 {
 			t.Errorf("stuck at %d", p.progress.base)
+		}
+	})
+}
+
+// Which of those that are silent lose their place, and when none does.
+func TestWhoIsDisplaced(t *testing.T) {
+	bubble := func(name string, test func(t *testing.T)) {
+		t.Run(name, func(t *testing.T) { synctest.Test(t, test) })
+	}
+	bubble("retries first", func(t *testing.T) {
+		b := failing(4, 2)
+		b.put(1, records(0, 2), 2)
+		b.silence()
+		b.put(0, records(0, 2), 2)
+		b.silence()
+		b.put(1, records(2, 4), 4)
+		for _, j := range b.begun {
+			if !j.displaced.IsZero() != j.retry {
+				t.Errorf("%s lost its place: %t", b.place(j), !j.displaced.IsZero())
+			}
+		}
+	})
+	bubble("not one that is heard late", func(t *testing.T) {
+		b := newBench(1, 0)
+		b.put(0, records(0, 1), 1)
+		b.silence()
+		b.begun[0].heard.Store(true)
+		b.put(0, records(1, 2), 2)
+		if len(b.begun) != 1 {
+			t.Errorf("%d run", len(b.begun))
+		}
+	})
+	bubble("one that was heard when it was tried before", func(t *testing.T) {
+		b := newBench(1, 0)
+		b.put(0, records(0, 1), 1)
+		j := b.take()
+		j.heard.Store(true)
+		b.failed(j, cause{}, again)
+		b.park(j, time.Millisecond)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		b.silence()
+		b.put(0, records(1, 2), 2)
+		if len(b.begun) != 2 || b.begun[0] != j {
+			t.Errorf("%d run", len(b.begun))
+		}
+	})
+	bubble("none while answers wait for the broker", func(t *testing.T) {
+		b := newBench(2, 0)
+		b.put(0, records(0, 10), 10)
+		b.silence()
+		b.returned(b.begun[0])
+		b.returned(b.begun[1]) // of those that run two have a place, and two answers are on their way
+		b.silence()
+		if len(b.begun) != 6 || b.displaced != 2 {
+			t.Fatalf("%d have begun, %d have lost their place", len(b.begun), b.displaced)
+		}
+		b.silence()
+		b.returned(b.begun[2]) // and three
+		if len(b.begun) != 6 {
+			t.Errorf("%d have begun, with three answers on their way", len(b.begun))
+		}
+		b.done(b.begun[0])
+		if len(b.begun) != 7 {
+			t.Errorf("%d have begun, with two answers on their way", len(b.begun))
+		}
+	})
+}
+
+// A scaler is told how long a try held up others, and not how long it hung.
+func TestWorkOfWhatHangs(t *testing.T) {
+	virtually(t, func(t *testing.T, r *rig) {
+		c := newCrowd()
+		o := options(c.answer, func(o *Options) { o.Concurrency, o.Attempts, o.Timeout = 1, 1, time.Minute })
+		d := r.deliver(o)
+		r.post("h", 0, 1)
+		pass(time.Second)
+		r.post("ok", 0, 1)
+		pass(20 * time.Second)
+		if l := d.Load(); l.Running != 1 || l.WorkTime != 10*time.Millisecond {
+			t.Errorf("%+v while one hangs", l)
+		}
+		pass(time.Minute)
+		if l := d.Load(); l.Running != 0 || l.WorkTime < silentAfter/2 || l.WorkTime > silentAfter {
+			t.Errorf("%+v when it has ended", l)
 		}
 	})
 }
