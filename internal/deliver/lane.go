@@ -89,6 +89,15 @@ type job struct {
 	letter *letter
 }
 
+// size gives the bytes of a record.
+func size(r broker.Record) int64 {
+	n := len(r.Key) + len(r.Value)
+	for _, h := range r.Headers {
+		n += len(h.Key) + len(h.Value)
+	}
+	return int64(n)
+}
+
 func (j *job) partition() *partition { return j.lane.partition }
 
 // first is the offset of the record that is next.

@@ -102,15 +102,6 @@ func (q *queue) assign(number int32, p progress, seen *window, changed bool) {
 // recordOverhead is what a record costs in memory besides its bytes, roughly.
 const recordOverhead = 512
 
-// size gives the bytes of a record.
-func size(r broker.Record) int64 {
-	n := len(r.Key) + len(r.Value)
-	for _, h := range r.Headers {
-		n += len(h.Key) + len(h.Value)
-	}
-	return int64(n)
-}
-
 // put takes what was read of a partition: the records at and after the offset
 // that wanted gave, and the offset to go on with. What is missing in between
 // (transaction markers, what compaction took) is done.
