@@ -40,3 +40,23 @@ func TestRefusedForNowAfterALostAnswer(t *testing.T) {
 		})
 	}
 }
+
+// Every record is produced with acks=all: a leader alone may lose what it took.
+func TestAllReplicasAreAskedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2, Config{})
+		requests := 0
+		w.onProduce(func(_ int, r *kmsg.ProduceRequest) (kmsg.Response, error, bool) {
+			requests++
+			if r.Acks != -1 {
+				t.Errorf("acks=%d, want -1", r.Acks)
+			}
+			return nil, nil, false
+		})
+		w.must("k", "keyed")
+		w.must("", "keyless")
+		if requests != 2 {
+			t.Errorf("%d requests", requests)
+		}
+	})
+}
