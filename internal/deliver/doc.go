@@ -8,15 +8,21 @@
 // number of attempts, and then goes to a dead-letter topic; either way the
 // client's stream ends. What is done and how often something was tried is
 // committed with the group's offsets, so that no restart and no rebalance
-// forgets it. DESIGN.md beside this file has the choices and what they cost.
+// forgets it.
+//
+// Tries outlive rebalances. A partition that goes to another process goes at
+// once, and the tries of it that run stay where they are: the last commit says
+// who has them, and the control topic how they have ended. DESIGN.md beside this
+// file has the choices and what they cost.
 //
 // # Concurrency
 //
-// A Delivery is safe for use by many goroutines. One generation of the group
-// runs at a time; its queue has a mutex that guards all that is known of its
-// partitions, and each try has a goroutine of its own. The lock of the Delivery
-// may be held around the queue's, and that around the reader's; no others are
-// held together.
+// A Delivery is safe for use by many goroutines. Its queue has a mutex that
+// guards all that is known of its partitions, and each try has a goroutine of its
+// own. The queue's lock may be taken while one of these is held: the Delivery's,
+// the handovers', and the reader's of assigned partitions. While it is held,
+// nothing else is taken but the reader's lock of what it reads (mu) and those of
+// windows.
 //
 // # What it does not do
 //
