@@ -18,7 +18,8 @@
 //
 // It does not retry: whoever asked knows best whether asking again is safe. A
 // Membership does, for all but its commits. It keeps no offsets. What the members
-// of a group do with its partitions is theirs.
+// of a group do with its partitions is theirs. DESIGN.md beside this file has how
+// they share them out.
 package broker
 
 import (
