@@ -58,6 +58,9 @@ type Assignment struct {
 	// interruption of its membership (its session has run out, or the coordinator
 	// forgot it) and are again: another member may have had them in between.
 	Owned, Gained, Regained []int32
+	// Tenure tells times apart in which the member has had a partition: that of
+	// Gained and Regained is this one, see CommitOffset.
+	Tenure uint64
 	// Lost were its own and are not any more, without having been revoked:
 	// another member may have them for some time already. Nothing can be
 	// committed for them.
@@ -72,6 +75,11 @@ type CommitOffset struct {
 	// Offset is -1 where nothing is committed.
 	Offset   int64
 	Metadata string
+	// Tenure is that of the Assignment in which the partition came to the member. A
+	// commit that was made in an earlier one is refused with ErrNotMember: another
+	// member may have had the partition in between, and have committed more. 0 is not
+	// compared.
+	Tenure uint64
 }
 
 // ErrNotMember says that the coordinator of a group does not know the member, or
@@ -130,6 +138,11 @@ type Membership struct {
 	sure    bool
 	topic   Topic
 
+	// tenure is that of the last assignment, tenures those in which the partitions
+	// that are owned came to the member.
+	tenure  uint64
+	tenures map[int32]uint64
+
 	// good is when the last request was sent that was answered well, and calm the
 	// same of those that say that no rebalance has begun: see HoldsUntil.
 	good, calm time.Time
@@ -168,7 +181,7 @@ func (c *Client) JoinGroup(g GroupConfig) *Membership {
 		client: c, config: g, log: g.Logger.With(zap.String("group", g.Group)),
 		done: make(chan struct{}), wake: make(chan struct{}, 1), nudge: make(chan struct{}, 1),
 		generation: -1, told: -1, fingerprint: g.Fingerprint, coordinator: -1,
-		cut: func() {}, changed: make(chan struct{}),
+		cut: func() {}, changed: make(chan struct{}), tenures: make(map[int32]uint64),
 	}
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	go m.run()
@@ -331,7 +344,7 @@ func (m *Membership) claim() []byte {
 // it was assigned them. The caller holds mu.
 func (m *Membership) owns(offsets []CommitOffset) bool {
 	for _, o := range offsets {
-		if _, ok := slices.BinarySearch(m.owned, o.Partition); !ok {
+		if _, ok := slices.BinarySearch(m.owned, o.Partition); !ok || o.Tenure != 0 && o.Tenure != m.tenures[o.Partition] {
 			return false
 		}
 	}

@@ -12,7 +12,7 @@ import (
 // Commit commits offsets with metadata for owned partitions, under the current
 // generation. A refusal only because a rebalance is going on is tried again until
 // ctx ends. The error is ErrNotMember if the coordinator does not know this
-// member, or if not all partitions are its own.
+// member, or if not all partitions are its own, or not in the Tenure that they name.
 func (m *Membership) Commit(ctx context.Context, offsets []CommitOffset) error {
 	if len(offsets) == 0 {
 		return nil
@@ -71,7 +71,7 @@ func (m *Membership) Committed(ctx context.Context, partitions []int32) (map[int
 				err = errors.Join(err, fmt.Errorf("read the commit of partition %d in group %q: %w", c.Partition, m.config.Group, failed))
 				return
 			}
-			committed[c.Partition] = CommitOffset{c.Partition, c.Offset, c.Metadata}
+			committed[c.Partition] = CommitOffset{Partition: c.Partition, Offset: c.Offset, Metadata: c.Metadata}
 		},
 		func(_ string, failed error) { err = errors.Join(err, failed) })
 	if err != nil && notNow(err) {

@@ -22,12 +22,12 @@ func TestMembershipCommit(t *testing.T) {
 			t.Fatalf("%v, %v", got, err)
 		}
 		long := strings.Repeat("x", 40_000) // beyond a signed 16 bits, which the fake broker takes
-		err := one.Commit(t.Context(), []CommitOffset{{0, 5, "some"}, {1, 0, ""}, {2, 7, long}})
+		err := one.Commit(t.Context(), []CommitOffset{{Partition: 0, Offset: 5, Metadata: "some"}, {Partition: 1, Offset: 0, Metadata: ""}, {Partition: 2, Offset: 7, Metadata: long}})
 		if err != nil {
 			t.Fatal(err)
 		}
 		got, err := one.Committed(t.Context(), []int32{0, 1, 2})
-		if err != nil || got[0] != (CommitOffset{0, 5, "some"}) || got[1] != (CommitOffset{1, 0, ""}) || got[2] != (CommitOffset{2, 7, long}) {
+		if err != nil || got[0] != (CommitOffset{Partition: 0, Offset: 5, Metadata: "some"}) || got[1] != (CommitOffset{Partition: 1, Offset: 0, Metadata: ""}) || got[2] != (CommitOffset{Partition: 2, Offset: 7, Metadata: long}) {
 			t.Fatalf("%v, %v", len(got), err)
 		}
 	})
@@ -89,6 +89,32 @@ func TestMembershipCommit(t *testing.T) {
 		committing.Wait()
 		if one.rounds() < 8 || commits < 1000 {
 			t.Errorf("%d commits in %d rounds", commits, one.rounds())
+		}
+	})
+
+	bubble(t, "of an earlier time", func(t *testing.T) {
+		w := groupWorld(t, 4)
+		one := w.join()
+		pass(time.Second)
+		first := one.last().Tenure
+		commit := func(tenure uint64) error {
+			return one.Commit(t.Context(), []CommitOffset{{Partition: 3, Offset: 7, Tenure: tenure}})
+		}
+		if err := commit(first); err != nil {
+			t.Fatal(err)
+		}
+		other := w.join() // gets two of them
+		pass(time.Second)
+		if err := commit(first); !errors.Is(err, ErrNotMember) {
+			t.Errorf("of a partition that was given up: %v", err)
+		}
+		other.Leave(t.Context())
+		pass(3 * time.Second)
+		if err := commit(first); !errors.Is(err, ErrNotMember) {
+			t.Errorf("of one that was another's in between: %v", err)
+		}
+		if err := commit(one.last().Tenure); err != nil {
+			t.Error(err)
 		}
 	})
 

@@ -243,6 +243,11 @@ func (m *Membership) take(g given) {
 		a.Regained = common(a.Owned, had)
 	}
 	m.owned, m.told, m.current = a.Owned, g.generation, true
+	m.tenure++
+	a.Tenure = m.tenure
+	for _, p := range slices.Concat(a.Gained, a.Regained) {
+		m.tenures[p] = a.Tenure
+	}
 	if g.moving {
 		m.hurry = time.Now().Add(2 * revokeAtMost)
 		signal(m.nudge)

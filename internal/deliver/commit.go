@@ -15,9 +15,10 @@ const commitInterval = 200 * time.Millisecond
 // committer commits the progress of all partitions in one request at a time.
 type committer struct {
 	queue *queue
-	// send commits. What may pass is repeated inside until ctx ends, or until this
-	// process is no member of the group any more.
+	// send commits once.
 	send func(ctx context.Context, all []standing) error
+	// failed is told of commits that fail in a row.
+	failed func(failures int, err error)
 
 	changed chan struct{} // holds one word that something changed
 	urgent  chan struct{} // holds one wish to commit at once
@@ -27,8 +28,8 @@ type committer struct {
 	waiting []chan struct{}
 }
 
-func newCommitter(q *queue, send func(context.Context, []standing) error) *committer {
-	return &committer{queue: q, send: send, changed: make(chan struct{}, 1), urgent: make(chan struct{}, 1)}
+func newCommitter(q *queue, send func(context.Context, []standing) error, failed func(int, error)) *committer {
+	return &committer{queue: q, send: send, failed: failed, changed: make(chan struct{}, 1), urgent: make(chan struct{}, 1)}
 }
 
 // notify says that there is something to commit, some time soon.
@@ -88,11 +89,13 @@ func (c *committer) run(ctx context.Context) {
 			case <-timer.C:
 			}
 		}
-		if c.commit(ctx) == nil {
+		err := c.commit(ctx)
+		if err == nil {
 			pause.Reset()
 			continue
 		}
-		c.hurry()
+		c.failed(pause.Failures(), err)
+		c.hurry() // with what is to be committed then
 		if !pause.Sleep(ctx) {
 			return
 		}

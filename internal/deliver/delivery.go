@@ -124,7 +124,7 @@ func New(c Config, o Options) *Delivery {
 	d.queue = newQueue(d.concurrency(), c.MaxBytes, d.begin, d.changed)
 	d.queue.run, d.queue.ended = d.handovers.own, d.handovers.ended
 	d.queue.patience = d.patience
-	d.committer = newCommitter(d.queue, d.send)
+	d.committer = newCommitter(d.queue, d.send, d.uncommitted)
 	d.queue.claim = d.committer.hurry
 	d.reader = newReader(d)
 	d.member = d.join()

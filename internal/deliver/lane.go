@@ -12,7 +12,9 @@ import (
 
 // partition is one that this member owns, or had when tries of it began.
 type partition struct {
-	number   int32
+	number int32
+	// tenure is the time in which this member has it, for its commits.
+	tenure   uint64
 	progress progress
 	// seen are the streams whose record is done.
 	seen *window

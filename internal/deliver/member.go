@@ -9,7 +9,6 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/osmosis-gateway/caddy-osmosis/internal/backoff"
 	"github.com/osmosis-gateway/caddy-osmosis/internal/broker"
 )
 
@@ -63,9 +62,9 @@ func (d *Delivery) join() *broker.Membership {
 
 // assigned takes partitions, and lets go of those that another member may have.
 func (d *Delivery) assigned(a broker.Assignment) {
-	lost, gained, why := a.Lost, a.Gained, errLost
+	lost, gained, tenure, why := a.Lost, a.Gained, a.Tenure, errLost
 	if was := d.reader.topic(); was.ID != a.Topic.ID && was.Name != "" {
-		lost, gained, why = d.queue.owned(), a.Owned, errAnew
+		lost, gained, tenure, why = d.queue.owned(), a.Owned, 0, errAnew
 	}
 	d.reader.revoke(lost)
 	if len(lost) > 0 {
@@ -76,7 +75,7 @@ func (d *Delivery) assigned(a broker.Assignment) {
 	d.queue.interrupt(a.Regained)
 	d.windows.keep(a.Owned)
 	d.log.Info("partitions to deliver", d.fields(zap.Int32("generation", a.Generation), zap.Int32s("partitions", a.Owned))...)
-	d.reader.assign(a.Topic, slices.Concat(gained, a.Regained))
+	d.reader.assign(a.Topic, tenure, slices.Concat(gained, a.Regained))
 }
 
 // revoke gives partitions up. Tries of them that run go on, and are handed over:
@@ -156,7 +155,8 @@ func (d *Delivery) may(j *job) bool {
 	return false
 }
 
-// send commits, and repeats what may pass until ctx ends.
+// send commits once. What could not be committed is not sent again as it is: the
+// partitions may be another's by then.
 func (d *Delivery) send(ctx context.Context, all []standing) error {
 	offsets := make([]broker.CommitOffset, len(all))
 	for i, s := range all {
@@ -165,32 +165,22 @@ func (d *Delivery) send(ctx context.Context, all []standing) error {
 			// be: see fits.
 			d.log.Error("progress is larger than a commit may be", d.fields(zap.Int32("partition", s.partition), zap.Int("bytes", len(s.metadata)))...)
 		}
-		offsets[i] = broker.CommitOffset{Partition: s.partition, Offset: s.offset, Metadata: s.metadata}
+		offsets[i] = broker.CommitOffset{Partition: s.partition, Offset: s.offset, Metadata: s.metadata, Tenure: s.tenure}
 	}
-	var pause backoff.Backoff
-	for {
-		err := d.commit(ctx, offsets)
-		if err == nil || ctx.Err() != nil || errors.Is(err, broker.ErrNotMember) {
-			return err
-		}
-		if pause.Failures() == commitFailures {
-			// Every try that fails waits for it, so somebody has to know.
-			d.log.Error("progress cannot be committed; what failed is not tried again until it can", d.fields(zap.Error(err))...)
-		}
-		if !pause.Sleep(ctx) {
-			return err
-		}
-	}
-}
-
-// commit commits once.
-func (d *Delivery) commit(ctx context.Context, offsets []broker.CommitOffset) error {
 	ctx, cancel := context.WithTimeout(ctx, sessionTimeout)
 	defer cancel()
 	if err := d.member.Commit(ctx, offsets); err != nil {
 		return fmt.Errorf("commit progress: %w", err)
 	}
 	return nil
+}
+
+// uncommitted says that progress could not be committed so often.
+func (d *Delivery) uncommitted(failures int, err error) {
+	if failures == commitFailures && !errors.Is(err, broker.ErrNotMember) {
+		// Every try that fails waits for it, so somebody has to know.
+		d.log.Error("progress cannot be committed; what failed is not tried again until it can", d.fields(zap.Error(err))...)
+	}
 }
 
 func (d *Delivery) fields(more ...zap.Field) []zap.Field {

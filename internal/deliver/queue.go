@@ -85,10 +85,15 @@ func newQueue(concurrency int, maxBytes int64, begin func(*job), changed func())
 // assign adds a partition, read from where its progress stands. It says whether
 // that is not what was committed.
 func (q *queue) assign(number int32, p progress, seen *window, changed bool) {
+	q.assignIn(0, number, p, seen, changed)
+}
+
+// assignIn is assign with the tenure in which the member has the partition.
+func (q *queue) assignIn(tenure uint64, number int32, p progress, seen *window, changed bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	added := &partition{
-		number: number, progress: p, seen: seen, changed: changed,
+		number: number, tenure: tenure, progress: p, seen: seen, changed: changed,
 		next: p.base, known: p.end(), lanes: make(map[string]*lane),
 	}
 	added.progress.owner = q.run
@@ -356,6 +361,7 @@ type standing struct {
 	partition int32
 	offset    int64
 	metadata  string
+	tenure    uint64
 	of        *partition
 }
 
@@ -368,7 +374,7 @@ func (q *queue) changes() []standing {
 	for _, p := range q.partitions {
 		if p.changed && !p.suspect {
 			p.changed = false
-			all = append(all, standing{p.number, p.progress.base, p.progress.encode(), p})
+			all = append(all, standing{p.number, p.progress.base, p.progress.encode(), p.tenure, p})
 		}
 	}
 	return all

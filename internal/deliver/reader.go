@@ -67,7 +67,7 @@ func (r *reader) topic() broker.Topic {
 }
 
 // assign has partitions be read, from where the group has committed.
-func (r *reader) assign(topic broker.Topic, numbers []int32) {
+func (r *reader) assign(topic broker.Topic, tenure uint64, numbers []int32) {
 	r.assigning.Lock()
 	defer r.assigning.Unlock()
 	if len(numbers) > 0 || !slices.Equal(topic.Leaders, r.is.Leaders) || topic.ID != r.is.ID {
@@ -75,7 +75,7 @@ func (r *reader) assign(topic broker.Topic, numbers []int32) {
 	}
 	r.is = topic
 	for _, number := range numbers {
-		r.starts[number] = new(start)
+		r.starts[number] = &start{tenure: tenure}
 		r.forget(number)
 	}
 }

@@ -197,11 +197,11 @@ func (q *queue) interrupt(numbers []int32) {
 }
 
 // resume goes on with a partition that nobody else has had.
-func (q *queue) resume(number int32) {
+func (q *queue) resume(tenure uint64, number int32) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if p, ok := q.partitions[number]; ok {
-		p.suspect = false
+		p.suspect, p.tenure = false, tenure
 		q.turn(p)
 		q.dispatch()
 		q.changed()

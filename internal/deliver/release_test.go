@@ -206,7 +206,7 @@ func TestClaim(t *testing.T) {
 	if b.standing(b.begun[0]) != lost || len(b.begun) != 1 || len(b.changes()) > 0 {
 		t.Error("it goes on although it may be another's")
 	}
-	b.resume(0)
+	b.resume(1, 0)
 	if b.standing(b.begun[0]) != held || len(b.begun) != 2 || len(b.changes()) != 1 {
 		t.Error("it does not go on")
 	}

@@ -14,6 +14,8 @@ import (
 
 // start is where the group has committed that a partition goes on.
 type start struct {
+	// tenure is the time in which this member has the partition.
+	tenure uint64
 	// known says that the coordinator has told.
 	known bool
 	// offset is -1 where nothing was committed.
@@ -60,7 +62,7 @@ func (r *reader) start(ctx context.Context, topic broker.Topic, leader, number i
 	if r.d.queue.has(number) { // from before the membership was interrupted
 		if err == nil && p.owner == r.d.queue.owner() {
 			log.Info("membership was interrupted, and nobody else has had the partition")
-			r.settled(number, s, func() { r.d.queue.resume(number) })
+			r.settled(number, s, func() { r.d.queue.resume(s.tenure, number) })
 			return true
 		}
 		log.Warn("membership was interrupted, and another member has had the partition")
@@ -113,7 +115,7 @@ func (r *reader) start(ctx context.Context, topic broker.Topic, leader, number i
 	}
 	// An offset that was wrong is put right at once. Left until something is done,
 	// it would be right again by the time that the log has grown up to it.
-	r.settled(number, s, func() { r.d.queue.assign(number, p, seen, changed) })
+	r.settled(number, s, func() { r.d.queue.assignIn(s.tenure, number, p, seen, changed) })
 	r.d.handovers.settle(number)
 	return true
 }

@@ -91,11 +91,11 @@ func (c *checker) checkRepeat(w work, t, next *try) {
 	switch t.how {
 	case failed, timedOut, brokeOff:
 	default:
-		if !c.excused(t) && !t.deafened {
+		if !c.excused(t) && !t.deafened && !c.belated(next) {
 			c.wrong("work %d: try %d at %s %s, and try %d follows", w.n, t.attempt, t.gateway.name, t.how, next.attempt)
 		}
 	}
-	if after := time.Duration(w.script.retryAfter) * time.Second; t.how == failed && next.began < t.ended+after && !c.excused(t) {
+	if after := time.Duration(w.script.retryAfter) * time.Second; t.how == failed && next.began < t.ended+after && !c.excused(t) && !c.belated(next) {
 		c.wrong("work %d: try %d follows after %v, and Retry-After says %v", w.n, next.attempt, next.began-t.ended, after)
 	}
 }
@@ -103,8 +103,8 @@ func (c *checker) checkRepeat(w work, t, next *try) {
 // checkTakenUp: what a dead gateway was at is tried again soon, if no part of its
 // answer was out, and else ends failed and says why.
 func (c *checker) checkTakenUp(w work, stream string, t, next *try) {
-	if t.begun && !t.sure {
-		if next != nil {
+	if c.partOut(stream, t) {
+		if next != nil && !t.sure && !c.belated(next) {
 			c.wrong("work %d: try %d died in the middle of its answer, and try %d follows", w.n, t.attempt, next.attempt)
 		}
 		return
@@ -122,6 +122,23 @@ func (c *checker) checkTakenUp(w work, stream string, t, next *try) {
 	if next == nil || next.began > until {
 		c.wrong("work %d: its gateway died at %v, and nobody has taken it up by %v", w.n, t.ended, until)
 	}
+}
+
+// belated reports whether a try began late: its gateway was about to when it was
+// stopped, and did not know by then that its time was over.
+func (c *checker) belated(t *try) bool {
+	return c.harmed(t.gateway, t.began-time.Second, t.began, overlapping...)
+}
+
+// partOut reports whether a part of a try's answer was on the reply topic when it
+// ended.
+func (c *checker) partOut(stream string, t *try) bool {
+	for _, e := range c.replies[stream] {
+		if r, err := record.ParseReply(e.Record); err == nil && r.More && r.Attempt == t.attempt && c.when(e) <= t.ended {
+			return true
+		}
+	}
+	return false
 }
 
 // anyAlive tells whether some gateway ran all the time.

@@ -63,13 +63,13 @@ func (c *checker) checkNext(w work, before, t *try) {
 		if !c.harmed(before.gateway, before.began-10*time.Second, t.began, overlapping...) {
 			c.wrong("work %d: try %d at %s begins at %v, while try %d at %s runs", w.n, t.attempt, t.gateway.name, t.began, before.attempt, before.gateway.name)
 		}
-	case c.disturbed(before):
+	case c.disturbed(before), c.belated(t):
 	case t.attempt <= before.attempt:
 		c.wrong("work %d: try %d follows try %d, which was not disturbed", w.n, t.attempt, before.attempt)
 	case before.how == answered:
 		c.wrong("work %d: try %d follows try %d, which was answered and not disturbed", w.n, t.attempt, before.attempt)
 	}
-	if t.attempt < before.attempt && !c.harmed(before.gateway, before.began-10*time.Second, t.began, overlapping...) {
+	if t.attempt < before.attempt && !c.belated(t) && !c.harmed(before.gateway, before.began-10*time.Second, t.began, overlapping...) {
 		c.wrong("work %d: try %d follows try %d", w.n, t.attempt, before.attempt)
 	}
 }

@@ -74,6 +74,9 @@ type script struct {
 	code, retryAfter int
 }
 
+// inParts reports whether an answer goes out in parts.
+func (s script) inParts() bool { return s.way == parts || s.way == aborted }
+
 func (s script) String() string {
 	names := [ways]string{"quick", "parts", "failing", "broken", "aborted", "refusing", "hanging", "deaf"}
 	return fmt.Sprintf("%s(%v ×%d, fails %d with %d after %ds)", names[s.way], s.work, s.parts, s.fails, s.code, s.retryAfter)

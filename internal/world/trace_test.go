@@ -26,7 +26,7 @@ func (w *world) traceMembers() {
 
 // traceGroups notes what members ask their coordinator.
 func (w *world) traceGroups() {
-	for _, key := range []kmsg.Key{kmsg.JoinGroup, kmsg.SyncGroup, kmsg.LeaveGroup, kmsg.Heartbeat} {
+	for _, key := range []kmsg.Key{kmsg.JoinGroup, kmsg.SyncGroup, kmsg.LeaveGroup, kmsg.Heartbeat, kmsg.OffsetCommit, kmsg.OffsetFetch} {
 		w.cluster.ControlKey(int16(key), func(r kmsg.Request) (kmsg.Response, error, bool) {
 			w.cluster.KeepControl()
 			var text string
@@ -37,6 +37,20 @@ func (w *world) traceGroups() {
 				text = fmt.Sprintf("%s member %q generation %d, assigns %d", q.Group, q.MemberID, q.Generation, len(q.GroupAssignment))
 			case *kmsg.LeaveGroupRequest:
 				text = fmt.Sprintf("%s member %q %v", q.Group, q.MemberID, q.Members)
+			case *kmsg.OffsetCommitRequest:
+				text = fmt.Sprintf("%s member %q generation %d:", q.Group, q.MemberID, q.Generation)
+				for _, t := range q.Topics {
+					for _, p := range t.Partitions {
+						text += fmt.Sprintf(" %d at %d", p.Partition, p.Offset)
+					}
+				}
+			case *kmsg.OffsetFetchRequest:
+				for _, g := range q.Groups {
+					text += g.Group
+					for _, t := range g.Topics {
+						text += fmt.Sprint(t.Partitions)
+					}
+				}
 			case *kmsg.HeartbeatRequest:
 				text = fmt.Sprintf("%s member %q generation %d", q.Group, q.MemberID, q.Generation)
 			}
