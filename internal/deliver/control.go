@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -143,6 +144,9 @@ type control struct {
 	read     chan struct{}
 	readOnce sync.Once
 
+	// there says that the topic could be read when it was last asked for.
+	there atomic.Bool
+
 	mu sync.Mutex
 	// cancelled are the requests that are called off, with when to forget them.
 	cancelled map[string]time.Time
@@ -220,6 +224,9 @@ func (c *control) await(ctx context.Context) {
 	}
 }
 
+// isThere reports whether the control topic is there, as far as is known.
+func (c *control) isThere() bool { return c.there.Load() }
+
 func (c *control) ready() { c.readOnce.Do(func() { close(c.read) }) }
 
 // follow reads the control topic from its start, for as long as there is
@@ -243,6 +250,7 @@ func (d *Delivery) follow(ctx context.Context) {
 			next, err = d.followFrom(ctx, topic, next, &pause)
 		}
 		if errors.Is(err, kafka.UnknownTopicOrPartition) {
+			d.control.there.Store(false)
 			d.control.ready() // nobody has ever cancelled anything
 		}
 		if ctx.Err() == nil && pause.Failures() == 1 {
@@ -277,6 +285,7 @@ func (d *Delivery) followFrom(ctx context.Context, topic broker.Topic, next int6
 			return next, f.Err
 		}
 		pause.Reset()
+		d.control.there.Store(true)
 		for _, r := range f.Records {
 			d.heed(r.Value)
 		}

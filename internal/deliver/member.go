@@ -29,8 +29,9 @@ const (
 	lastTry   = time.Second
 	// lastCommit bounds the commit with which partitions are given up.
 	lastCommit = 5 * time.Second
-	// aliveTimeout is how long the first sign of life may take to be on the control topic.
-	aliveTimeout = 2 * time.Second
+	// aliveTimeout is how long the first sign of life may take to be on the control
+	// topic before partitions are given up without it.
+	aliveTimeout = time.Second
 )
 
 // commitFailures is how many commits in a row may fail unsaid: some seconds.
@@ -89,7 +90,9 @@ func (d *Delivery) revoke(ctx context.Context, numbers []int32) {
 	handed := 0
 	switch {
 	case running == 0:
-	case d.handovers.establish(ctx):
+	// A topic that is merely slow just now will have the sign in time: until then
+	// the tries say nothing.
+	case d.handovers.establish(ctx) || d.control.isThere():
 		handed = d.queue.handOver(numbers)
 		d.handovers.add(handed)
 	default:
@@ -97,7 +100,11 @@ func (d *Delivery) revoke(ctx context.Context, numbers []int32) {
 			d.fields(zap.String("control", d.config.Control), zap.Int("tries", running))...)
 		d.cutShort(ctx, numbers)
 	}
-	if err := d.lastCommit(ctx, numbers); err != nil {
+	bound := lastCommit
+	if handed > 0 && d.closing() {
+		bound = max(bound, d.options().Drain) // a coordinator that is away gives the partitions to nobody
+	}
+	if err := d.lastCommit(ctx, numbers, bound); err != nil {
 		d.log.Warn("last commit of partitions refused; some finished work may be done again", d.fields(zap.Int32s("partitions", numbers), zap.Error(err))...)
 		d.queue.drop(numbers, errLost)
 	}
@@ -129,8 +136,8 @@ func (d *Delivery) idleWithin(ctx context.Context, numbers []int32, t time.Durat
 }
 
 // lastCommit commits what the partitions' next owner has to know.
-func (d *Delivery) lastCommit(ctx context.Context, numbers []int32) error {
-	ctx, cancel := context.WithTimeout(ctx, lastCommit)
+func (d *Delivery) lastCommit(ctx context.Context, numbers []int32, bound time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, bound)
 	defer cancel()
 	for {
 		p := d.queue.uncommitted(numbers)

@@ -49,15 +49,15 @@ func (c *checker) excused(t *try) bool {
 		lasted := min(h.to, c.history.now()) - h.from
 		// What it did within lag of its end may not have been committed, nor what it
 		// could not commit meanwhile.
-		met := h.from <= t.ended+lag+c.unseenBy(t.gateway, t.ended, h.from) && h.to >= t.began
+		near := h.from <= t.ended+lag+c.unseenBy(t.gateway, t.ended, h.from)
 		switch h.kind {
 		case kills:
-			if met {
+			if near && h.to >= t.began {
 				return true
 			}
 		case freezes, cutOffs, stalls, delays, brokerDowns, brokerStalls:
 			// Several of them may follow each other.
-			if lasted >= unseen && h.from <= t.ended+lag && h.to+session >= t.began {
+			if lasted >= unseen && near && h.to+session >= t.began {
 				return true
 			}
 		case stops, unroutes:
@@ -79,7 +79,7 @@ func (c *checker) unseenBy(g *gateway, from, to time.Duration) (d time.Duration)
 		switch h.kind {
 		case kills, joins, stops, unroutes, reloads:
 		default:
-			d += min(h.to, to) - max(h.from, from) + lag
+			d += max(min(h.to, to)-max(h.from, from), 0) + lag
 		}
 	}
 	return d

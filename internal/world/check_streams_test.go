@@ -137,7 +137,8 @@ func (c *checker) judgeFailed(r *reading, w work, tries []*try) {
 	half := false
 	for _, t := range tries {
 		// That an answer begins to go out is committed before its first part does.
-		half = half || t.how != answered && t.how != calledOff && !t.sure && (t.begun || c.plan.works[t.work].script.inParts())
+		over := t.how == calledOff || t.how == answered && !t.deafened && !c.excused(t)
+		half = half || !over && !t.sure && (t.begun || c.plan.works[t.work].script.inParts())
 	}
 	used, cuts := c.used(tries)
 	if used < c.leastAttempts() && cuts < maxCuts && !half && w.ttl == longTTL {

@@ -58,12 +58,12 @@ func (c *checker) checkTries() {
 // checkNext looks at two tries of a record that follow each other.
 func (c *checker) checkNext(w work, before, t *try) {
 	switch {
-	case before.deafened:
+	case before.deafened, c.belated(t):
 	case t.began < before.ended || before.ended < 0:
 		if !c.harmed(before.gateway, before.began-10*time.Second, t.began, overlapping...) {
 			c.wrong("work %d: try %d at %s begins at %v, while try %d at %s runs", w.n, t.attempt, t.gateway.name, t.began, before.attempt, before.gateway.name)
 		}
-	case c.disturbed(before), c.belated(t):
+	case c.disturbed(before):
 	case t.attempt <= before.attempt:
 		c.wrong("work %d: try %d follows try %d, which was not disturbed", w.n, t.attempt, before.attempt)
 	case before.how == answered:
@@ -130,7 +130,7 @@ func (c *checker) checkAlone(key string, entries []entry) {
 	slices.SortFunc(all, func(a, b *try) int { return int(a.began - b.began) })
 	for i, t := range all {
 		for _, before := range all[:i] {
-			if before.work == t.work || before.deafened || before.ended >= 0 && before.ended <= t.began {
+			if before.work == t.work || before.deafened || c.belated(t) || before.ended >= 0 && before.ended <= t.began {
 				continue
 			}
 			if !c.harmed(before.gateway, before.began-10*time.Second, t.began, overlapping...) {

@@ -39,6 +39,7 @@ type gateway struct {
 	hub      *hub.Hub
 	began    time.Duration
 	requests sync.WaitGroup // which hold the inside, as a lease does
+	closing  sync.WaitGroup // deliveries whose tries end, which hold it too
 
 	// leaving is closed when streams are told to come back.
 	leaving chan struct{}
@@ -93,7 +94,7 @@ func (g *gateway) unroute() {
 	g.delivery = nil
 	g.mu.Unlock()
 	if d != nil {
-		d.Close()
+		g.closing.Go(d.Close)
 	}
 }
 
@@ -114,6 +115,7 @@ func (g *gateway) reload(o deliver.Options, concurrency int) {
 func (g *gateway) stop() {
 	close(g.leaving)
 	g.unroute()
+	g.closing.Wait()
 	g.requests.Wait()
 	g.hub.Close()
 	g.book.Close()

@@ -282,6 +282,9 @@ func (p *plan) work(d dice, long bool) work {
 		}
 	case broken, hanging:
 		s.fails = 1
+		if long { // it would hang for as long as all the rest takes
+			s.way = broken
+		}
 	case deaf:
 		s.fails, s.work = 1, d.between(5*time.Second, 40*time.Second)
 	}
