@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kfake"
 
 	"github.com/osmosis-gateway/caddy-osmosis/internal/broker"
 )
@@ -60,9 +59,6 @@ func (s *site) all() map[string]int {
 	}
 	return counted
 }
-
-// spread has the test's topic have so many partitions.
-func spread(partitions int32) kfake.Opt { return kfake.SeedTopics(partitions, "spread") }
 
 func toSpread(c *Config) { c.Topic = "spread" }
 

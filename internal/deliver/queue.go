@@ -257,13 +257,6 @@ func (q *queue) cutShort(j *job) {
 	q.note(j, (*past).cutShort)
 }
 
-// giveUp notes that a record is not to be tried again.
-func (q *queue) giveUp(j *job) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.note(j, func(e *past) { e.givenUp = true })
-}
-
 // goesOn notes that a try has been running for reportAfter. Whoever takes over from
 // a process that died finds the mark, and counts a try that was cut short.
 func (q *queue) goesOn(j *job) {

@@ -2,6 +2,7 @@ package deliver
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -158,7 +159,7 @@ func TestLost(t *testing.T) {
 	b.put(0, records(0, 3), 3)
 	p := b.partitions[0]
 	b.drop([]int32{0}, errLost)
-	if context.Cause(p.tries) != errLost {
+	if !errors.Is(context.Cause(p.tries), errLost) {
 		t.Error("its tries go on")
 	}
 	for _, j := range b.begun {

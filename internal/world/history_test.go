@@ -2,6 +2,7 @@ package world
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -160,8 +161,7 @@ type recorder struct {
 
 // With, Check, Write and Sync implement zapcore.Core.
 func (r *recorder) With(fields []zapcore.Field) zapcore.Core {
-	with := append(r.with[:len(r.with):len(r.with)], fields...)
-	return &recorder{r.LevelEnabler, r.h, r.name, with}
+	return &recorder{r.LevelEnabler, r.h, r.name, slices.Concat(r.with, fields)}
 }
 
 func (r *recorder) Check(e zapcore.Entry, c *zapcore.CheckedEntry) *zapcore.CheckedEntry {

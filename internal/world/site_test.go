@@ -38,7 +38,7 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
 	n, err := strconv.Atoi(string(body))
 	if err != nil || n >= len(s.g.w.plan.works) {
 		s.g.w.wrong("the site got a request that nobody sent: %q", body)
-		return nil
+		return err
 	}
 	attempt, _ := strconv.Atoi(r.Header.Get(deliver.HeaderAttempt))
 	c := &call{
