@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-
 	"github.com/osmosis-gateway/caddy-osmosis/internal/broker"
 )
 
