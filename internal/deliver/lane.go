@@ -36,8 +36,9 @@ type partition struct {
 	running int
 	// idle is closed when no try runs any more; nil while nobody waits for that.
 	idle chan struct{}
-	// changed says that there is something to commit.
-	changed bool
+	// changed says that there is something to commit, committing that a commit of it
+	// is on its way.
+	changed, committing bool
 	// claimed says that a commit of this run's for the partition has been
 	// acknowledged, claiming that one is wanted.
 	claimed, claiming bool

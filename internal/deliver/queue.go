@@ -366,7 +366,7 @@ func (q *queue) changes() []standing {
 	var all []standing
 	for _, p := range q.partitions {
 		if p.changed && !p.suspect {
-			p.changed = false
+			p.changed, p.committing = false, true
 			all = append(all, standing{p.number, p.progress.base, p.progress.encode(), p.tenure, p})
 		}
 	}
@@ -378,7 +378,7 @@ func (q *queue) unchanged(all []standing) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, s := range all {
-		s.of.changed = true
+		s.of.changed, s.of.committing = true, false
 	}
 }
 
@@ -387,6 +387,7 @@ func (q *queue) committed(all []standing) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, s := range all {
+		s.of.committing = false
 		if !s.of.claimed {
 			s.of.claiming, s.of.claimed = false, true
 			q.turn(s.of)

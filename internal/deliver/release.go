@@ -115,13 +115,13 @@ func awaitAll(ctx context.Context, all []<-chan struct{}) bool {
 	return true
 }
 
-// uncommitted gives one of the partitions that has something to commit, nil if
-// none has.
+// uncommitted gives one of the partitions that has something to commit, or of which
+// a commit was not answered yet, nil if there is none.
 func (q *queue) uncommitted(numbers []int32) *partition {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for p := range q.each(numbers) {
-		if p.changed {
+		if p.changed || p.committing {
 			return p
 		}
 	}

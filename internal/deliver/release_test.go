@@ -3,7 +3,9 @@ package deliver
 import (
 	"context"
 	"errors"
+	"net/http"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -211,4 +213,35 @@ func TestClaim(t *testing.T) {
 	if b.standing(b.begun[0]) != held || len(b.begun) != 2 || len(b.changes()) != 1 {
 		t.Error("it does not go on")
 	}
+}
+
+// A partition is given up only when the commit that is on its way has arrived: it
+// says what was done, and from another generation the coordinator takes it no more.
+func TestCommitOnItsWayWhenAPartitionGoes(t *testing.T) {
+	virtually(t, func(t *testing.T, r *rig) {
+		var tries atomic.Int64
+		h := func(w http.ResponseWriter, req *http.Request) error {
+			tries.Add(1)
+			return echo(w, req)
+		}
+		d := r.deliver(options(h))
+		pass(10 * time.Second)
+		r.send(1, keyless)
+		r.done(1) // and the partition is claimed
+		const takes = 2 * time.Second
+		got := r.commits(takes)
+		if _, err := r.put(t.Context(), testTopic, 0, r.request("last", "", "x")); err != nil {
+			t.Fatal(err)
+		}
+		r.eventually(func() bool { return len(got.take()) > 0 }, func() string { return "nothing is committed" })
+		d.Close()
+		if p := r.committed(); p.base != 2 {
+			t.Errorf("committed %+v", p)
+		}
+		r.deliver(options(h))
+		pass(time.Minute)
+		if n := tries.Load(); n != 2 {
+			t.Errorf("%d tries of 2 records", n)
+		}
+	})
 }
