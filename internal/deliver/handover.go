@@ -219,8 +219,11 @@ func (h *handovers) ended(j *job, done bool) {
 	if done {
 		o.state, o.past = outcomeDone, past{}
 	}
+	// The partition may have come back, or come back later, and nobody else could
+	// tell this process.
+	h.keep(j.partition().number, o)
+	h.d.queue.settle(j.partition().number, o)
 	if err := h.tell(h.d.ctx, j, o); err != nil {
-		h.d.queue.settle(j.partition().number, o) // it may have come back
 		h.d.log.Warn("outcome of a try not told to the partition's new owner; it counts as cut short there",
 			h.d.fields(zap.Int32("partition", j.partition().number), zap.Int64("offset", j.record.Offset), zap.String("stream", j.id), zap.Error(err))...)
 	}

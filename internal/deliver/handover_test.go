@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/osmosis-gateway/caddy-osmosis/internal/broker"
+	"github.com/osmosis-gateway/caddy-osmosis/record"
 )
 
 // site is an upstream whose answers take a minute. Every other one comes in parts.
@@ -262,4 +263,44 @@ func (r *rig) freezable() (c *broker.Client, freeze, thaw func()) {
 		frozen = false
 	}
 	return c, freeze, thaw
+}
+
+// What could not be told of a try that was handed over is not forgotten: its
+// partition may come back, and nobody else could say how it has ended.
+func TestUntoldOutcomeOfAPartitionThatComesBack(t *testing.T) {
+	virtually(t, func(t *testing.T, r *rig) {
+		const partitions, each = 12, 2
+		s := newSite()
+		long := func(o *Options) { o.Concurrency, o.Drain, o.Timeout = 200, 5*time.Minute, 5*time.Minute }
+		r.deliver(options(s.answer, long), toSpread, func(c *Config) { c.Producer = &refusingOutcomes{rig: r} })
+		pass(10 * time.Second)
+		r.jobs(partitions, each)
+		pass(20 * time.Second)
+		next := newSite()
+		d := r.deliver(options(next.answer, long), toSpread)
+		pass(43 * time.Second) // the tries have ended
+		if all := s.all(); all["done"] != partitions*each {
+			t.Fatalf("tries: %v", all)
+		}
+		d.Close()
+		pass(time.Minute)
+		if all := s.all(); all["done"] != partitions*each || len(all) != 1 || len(next.all()) != 0 {
+			t.Errorf("tries: %v and %v", all, next.all())
+		}
+		for p := range int32(partitions) {
+			if is := r.committedOf("spread", p); is.base != each || len(is.tries)+len(is.done) > 0 {
+				t.Errorf("partition %d: %+v", p, is)
+			}
+		}
+	})
+}
+
+// refusingOutcomes is a Producer whose broker refuses outcomes.
+type refusingOutcomes struct{ *rig }
+
+func (r *refusingOutcomes) Produce(ctx context.Context, topic string, partition int32, rec record.Record) error {
+	if topic == testControl && strings.Contains(string(rec.Value), `"state":"done"`) {
+		return ErrRefused
+	}
+	return r.rig.Produce(ctx, topic, partition, rec)
 }
