@@ -93,14 +93,21 @@ func (h *handovers) changed() {
 	h.news = make(chan struct{})
 }
 
-// alive reports whether this run is surely not declared dead.
-func (h *handovers) alive() bool {
+// alive reports whether a run is this one, and surely not declared dead.
+func (h *handovers) alive(r run) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.fresh()
+	return r == h.own && h.fresh()
 }
 
-// fresh is alive, with the lock.
+// owner is this run.
+func (h *handovers) owner() run {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.own
+}
+
+// fresh is alive, of this run and with the lock.
 func (h *handovers) fresh() bool { return !h.read.IsZero() && time.Since(h.read) < aliveFor }
 
 // establish makes sure that this run is known to be alive, so that tries can be
@@ -122,9 +129,10 @@ func (h *handovers) establish(ctx context.Context) bool {
 		h.mu.Lock()
 		news := h.news
 		_, unread := h.sent[sign]
+		alive := h.fresh()
 		h.mu.Unlock()
 		if !unread {
-			return h.alive()
+			return alive
 		}
 		select {
 		case <-news:
@@ -241,7 +249,7 @@ func (h *handovers) tell(ctx context.Context, j *job, o outcome) error {
 	m := h.d.outcomeMessage(j.partition().number, o)
 	var pause backoff.Backoff
 	for {
-		if errors.Is(context.Cause(j.partition().tries), errLost) {
+		if h.owner() != o.by {
 			return errDead
 		}
 		err := h.d.tell(ctx, m)
@@ -336,8 +344,10 @@ func (h *handovers) takeDeath(m message) {
 	if !dead {
 		return
 	}
-	if own && tries > 0 {
-		h.d.log.Warn("this process was out of reach for too long; the tries that it had handed over are cut short", h.d.fields(zap.Int("tries", tries))...)
+	if own {
+		if tries > 0 {
+			h.d.log.Warn("this process was out of reach for too long; the tries that it had handed over are cut short", h.d.fields(zap.Int("tries", tries))...)
+		}
 		h.d.queue.cancelHanded(errLost)
 	}
 	h.bury(r)

@@ -48,6 +48,8 @@ type partition struct {
 	// stopped says that no new try begins, since the partition is being given up,
 	// gone that it is not this member's any more.
 	stopped, gone bool
+	// handed says that tries of it were handed over.
+	handed bool
 }
 
 // lane holds the records of a key that are not done, in order.

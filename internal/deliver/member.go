@@ -157,7 +157,7 @@ func (d *Delivery) may(j *job) bool {
 	case held:
 		return d.member.Holds()
 	case handed:
-		return d.handovers.alive()
+		return d.handovers.alive(j.handedBy)
 	}
 	return false
 }

@@ -50,6 +50,7 @@ func (q *queue) handOver(numbers []int32) (handed int) {
 			j.past = p.progress.note(j.record.Offset, func(e *past) { e.running = false })
 			j.handed, j.handedAs, j.handedBy = true, j.past.number(), q.run
 			p.progress.note(j.record.Offset, func(e *past) { e.by = q.run })
+			p.handed = true
 			handed++
 		}
 	}
@@ -155,6 +156,11 @@ func (q *queue) cancelHanded(cause error) {
 	defer q.mu.Unlock()
 	for p := range q.leaving {
 		p.cancel(cause)
+	}
+	for _, p := range q.partitions {
+		if p.handed { // and its last commit is on its way
+			p.cancel(cause)
+		}
 	}
 }
 

@@ -245,3 +245,50 @@ func TestCommitOnItsWayWhenAPartitionGoes(t *testing.T) {
 		}
 	})
 }
+
+// A run that is taken for dead goes on with nothing that it has handed over, also
+// where the last commit is still on its way.
+func TestDeadWhileHandingOver(t *testing.T) {
+	b, _ := releasing(4, 0, 1)
+	b.put(0, records(0, 1), 1)
+	b.put(1, records(0, 1), 1)
+	b.stop([]int32{0})
+	b.handOver([]int32{0})
+	b.cancelHanded(errLost)
+	if context.Cause(b.partitions[0].tries) != errLost || context.Cause(b.partitions[1].tries) != nil {
+		t.Error(context.Cause(b.partitions[0].tries), context.Cause(b.partitions[1].tries))
+	}
+}
+
+// Outcomes are told by the run that has the tries, as long as it goes by that name,
+// and not by what has become of the partition here.
+func TestOutcomesAreToldByTheirRun(t *testing.T) {
+	virtually(t, func(t *testing.T, r *rig) {
+		d := r.deliver(options(echo))
+		pass(10 * time.Second)
+		p := &partition{number: 7}
+		p.tries, p.cancel = context.WithCancelCause(t.Context())
+		p.cancel(errLost) // its last commit was refused, or was not answered
+		own := d.handovers.owner()
+		j := &job{lane: &lane{partition: p}, handed: true, handedAs: 1, handedBy: own}
+		d.handovers.ended(j, false)
+		if told := r.read(testControl); len(told) != 1 {
+			t.Errorf("%d outcomes told", len(told))
+		}
+		d.handovers.signNow(t.Context())
+		pass(time.Second)
+		if !d.handovers.alive(own) {
+			t.Error("not alive")
+		}
+		d.handovers.take(message{Dead: own.String(), Sign: 1})
+		d.handovers.signNow(t.Context())
+		pass(time.Second)
+		if d.handovers.alive(own) || !d.handovers.alive(d.handovers.owner()) {
+			t.Error("alive under the wrong name")
+		}
+		d.handovers.ended(j, false)
+		if told := r.read(testControl); len(told) != 3 {
+			t.Errorf("%d records, want an outcome and two signs", len(told))
+		}
+	})
+}
