@@ -143,6 +143,8 @@ type control struct {
 	// read is closed when it was read up to its end, or is not there.
 	read     chan struct{}
 	readOnce sync.Once
+	// wanted holds a word that there is something to read now.
+	wanted chan struct{}
 
 	// there says that the topic could be read when it was last asked for.
 	there atomic.Bool
@@ -155,7 +157,7 @@ type control struct {
 }
 
 func newControl() *control {
-	return &control{read: make(chan struct{}), cancelled: make(map[string]time.Time), running: make(map[string]*func())}
+	return &control{read: make(chan struct{}), wanted: make(chan struct{}, 1), cancelled: make(map[string]time.Time), running: make(map[string]*func())}
 }
 
 // has tells whether a request was called off.
@@ -256,7 +258,14 @@ func (d *Delivery) follow(ctx context.Context) {
 		if ctx.Err() == nil && pause.Failures() == 1 {
 			d.log.Debug("control topic not read", zap.String("topic", d.config.Control), zap.Error(err))
 		}
-		pause.Sleep(ctx)
+		timer := time.NewTimer(pause.Next())
+		select {
+		case <-ctx.Done():
+		case <-timer.C:
+		case <-d.control.wanted:
+			pause.Reset()
+		}
+		timer.Stop()
 	}
 }
 

@@ -136,3 +136,24 @@ func FuzzControl(f *testing.F) {
 		}
 	})
 }
+
+// The first sign of a site finds no control topic. It is read as soon as that is
+// made, since a hand-over waits for it.
+func TestControlTopicIsMadeForTheFirstSign(t *testing.T) {
+	for range 5 {
+		virtually(t, func(t *testing.T, r *rig) {
+			d := r.deliver(options(echo), func(c *Config) { c.Control = "fresh" })
+			pass(20 * time.Second)
+			if err := r.cluster.CreateTopic("fresh", 1, nil); err != nil {
+				t.Fatal(err)
+			}
+			for d.handovers.signNow(t.Context()) == 0 {
+				pass(20 * time.Millisecond) // the test's own client has not heard of the topic
+			}
+			pass(200 * time.Millisecond)
+			if !d.handovers.alive(d.handovers.owner()) {
+				t.Error("the sign was not read")
+			}
+		})
+	}
+}

@@ -188,6 +188,7 @@ func (h *handovers) signNow(ctx context.Context) int64 {
 		}
 		return 0
 	}
+	signal(h.d.control.wanted) // the topic may have been made just now
 	return sign
 }
 
