@@ -1,6 +1,7 @@
 package deliver
 
 import (
+	"net/http"
 	"testing"
 	"time"
 
@@ -101,6 +102,32 @@ func TestUnreadableProgressCostsNothing(t *testing.T) {
 		pass(30 * time.Second)
 		if most := int(30*time.Second/fetchWait) + 1; fetches == 0 || fetches > most {
 			t.Errorf("%d fetches, want %d at most", fetches, most)
+		}
+	})
+}
+
+// A try whose record is gone from the log is nobody's once its partition has gone
+// too: it ends when there is something to reply.
+func TestTryOfALogThatWasCutOffIsNotHandedOver(t *testing.T) {
+	virtually(t, func(t *testing.T, r *rig) {
+		begun, release := make(chan struct{}, 2), make(chan struct{})
+		d := r.deliver(options(func(w http.ResponseWriter, req *http.Request) error {
+			begun <- struct{}{}
+			<-release
+			return echo(w, req)
+		}))
+		r.send(1, keyless)
+		<-begun
+		r.diverge(0, 0)
+		r.send(1, keyless) // of the same stream, so it waits
+		pass(5 * time.Second)
+		d.revoke(t.Context(), []int32{0})
+		close(release)
+		pass(5 * time.Second)
+		d.queue.mu.Lock()
+		defer d.queue.mu.Unlock()
+		if n := len(d.queue.leaving); n != 0 || d.queue.ending != 0 {
+			t.Errorf("%d partitions have tries, %d wait to reply", n, d.queue.ending)
 		}
 	})
 }

@@ -249,7 +249,9 @@ const (
 	held standingOf = iota
 	// handed: the partition is another's, and the try was handed over.
 	handed
-	// lost: it is not known whether the partition is another's, or that it is.
+	// unsure: it is not known whether the partition is another's.
+	unsure
+	// lost: the partition is another's.
 	lost
 )
 
@@ -277,8 +279,10 @@ func (q *queue) standing(j *job) standingOf {
 	switch p := j.partition(); {
 	case j.handed:
 		return handed
-	case p.gone, p.suspect:
+	case p.gone:
 		return lost
+	case p.suspect:
+		return unsure
 	}
 	return held
 }

@@ -206,7 +206,7 @@ func TestClaim(t *testing.T) {
 	b.interrupt([]int32{0})
 	b.put(0, records(1, 2), 2)
 	b.started(b.begun[0])
-	if b.standing(b.begun[0]) != lost || len(b.begun) != 1 || len(b.changes()) > 0 {
+	if b.standing(b.begun[0]) != unsure || len(b.begun) != 1 || len(b.changes()) > 0 {
 		t.Error("it goes on although it may be another's")
 	}
 	b.resume(1, 0)

@@ -176,6 +176,9 @@ func (d *Delivery) reply(j *job, r record.Reply, request record.Request) error {
 			return err
 		}
 		if !d.may(j) {
+			if d.queue.standing(j) == lost {
+				return errLost
+			}
 			pauseFor(tries, mayInterval)
 			continue
 		}
