@@ -50,7 +50,7 @@ func signal(c chan<- struct{}) {
 // partition that this is about is lost.
 func (c *committer) now(ctx context.Context, p *partition) error {
 	for {
-		done := make(chan struct{})
+		done, skipped := make(chan struct{}), c.queue.skipped(p)
 		c.mu.Lock()
 		c.waiting = append(c.waiting, done)
 		c.mu.Unlock()
@@ -60,7 +60,7 @@ func (c *committer) now(ctx context.Context, p *partition) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
-		if !c.queue.isSuspect(p) {
+		if c.queue.skipped(p) == skipped {
 			return nil
 		}
 		// The commit was without it. The next one may be, too.

@@ -45,6 +45,8 @@ type partition struct {
 	// suspect says that the membership was interrupted, and another member may
 	// have had the partition meanwhile.
 	suspect bool
+	// skipped is how many commits were made meanwhile, without it.
+	skipped int
 	// stopped says that no new try begins, since the partition is being given up,
 	// gone that it is not this member's any more.
 	stopped, gone bool

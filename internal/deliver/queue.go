@@ -365,7 +365,11 @@ func (q *queue) changes() []standing {
 	defer q.mu.Unlock()
 	var all []standing
 	for _, p := range q.partitions {
-		if p.changed && !p.suspect {
+		switch {
+		case !p.changed:
+		case p.suspect:
+			p.skipped++
+		default:
 			p.changed, p.committing = false, true
 			all = append(all, standing{p.number, p.progress.base, p.progress.encode(), p.tenure, p})
 		}

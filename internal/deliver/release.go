@@ -255,11 +255,11 @@ const (
 	lost
 )
 
-// isSuspect reports whether another member may have had a partition.
-func (q *queue) isSuspect(p *partition) bool {
+// skipped gives how many commits were made without what had changed of a partition.
+func (q *queue) skipped(p *partition) int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return p.suspect
+	return p.skipped
 }
 
 // rename has commits and tries be of another run from now on.

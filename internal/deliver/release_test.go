@@ -292,3 +292,30 @@ func TestOutcomesAreToldByTheirRun(t *testing.T) {
 		}
 	})
 }
+
+// Who waits for a commit does not take one for it that was made while the partition
+// was in doubt, though it is not any more when that is answered.
+func TestCommitWithoutASuspect(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(1)
+		b.assign(0, progress{}, newWindow(0), true)
+		b.assign(1, progress{}, newWindow(0), true)
+		p := b.partitions[0]
+		b.interrupt([]int32{0})
+		var sent []int32
+		c := newCommitter(b.queue, func(_ context.Context, all []standing) error {
+			for _, s := range all {
+				sent = append(sent, s.partition)
+			}
+			b.resume(1, 0)
+			return nil
+		}, func(int, error) {})
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go c.run(ctx)
+		if err := c.now(ctx, p); err != nil || !slices.Equal(sent, []int32{1, 0}) {
+			t.Errorf("%v, committed %v", err, sent)
+		}
+		cancel()
+	})
+}
