@@ -156,6 +156,25 @@ func (f *field) texts(from int) map[string]int {
 	return counted
 }
 
+// begun waits until clients have a part of so many answers.
+func (f *field) begun(from, n int) {
+	f.t.Helper()
+	for began := time.Now(); ; wait(100 * time.Millisecond) {
+		texts, out := f.texts(from), 0
+		for text, of := range texts {
+			if strings.HasPrefix(text, "0.") {
+				out += of
+			}
+		}
+		if out >= n {
+			return
+		}
+		if time.Since(began) > patience {
+			f.t.Fatalf("%v after %s", texts, patience)
+		}
+	}
+}
+
 const fullText = "0.1.2.3.4."
 
 // longField is a field with three members and an upstream whose answers take long.
@@ -306,7 +325,7 @@ func TestHandedOverAndGoneOnRealKafka(t *testing.T) {
 			f.joined(2)
 			f.remove()
 			_ = only.input.Close()
-			wait(time.Second)
+			f.begun(from, longJobs/2)
 			if only.output.count("partitions given up") == 0 && s.count(from)["runs"] != longJobs {
 				t.Fatalf("%v", s.count(from))
 			}
