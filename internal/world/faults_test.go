@@ -195,28 +195,49 @@ func (w *world) refuse(random *rand.Rand, key kmsg.Key, f fault, errs ...*kerr.E
 	})
 }
 
+// holding says which produce requests the broker holds: it does the next n of them
+// late, and none before a time.
+type holding struct {
+	mu    sync.Mutex
+	n     int
+	late  time.Duration
+	until time.Time
+}
+
+// next gives how long the broker holds the request that comes now.
+func (h *holding) next() time.Duration {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	d := time.Until(h.until)
+	if h.n > 0 {
+		h.n--
+		d = max(d, h.late)
+	}
+	return d
+}
+
 // lateProduces has the broker hold the next produce requests, and do them later.
 func (w *world) lateProduces(n int, late time.Duration) {
-	w.cluster.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
-		if n == 0 { // others come while the last of them sleeps
-			w.cluster.DropControl()
-			return nil, nil, false
-		}
-		n--
-		w.cluster.SleepControl(func() { w.sleep(late) })
-		return nil, nil, false
-	})
+	w.holding.mu.Lock()
+	defer w.holding.mu.Unlock()
+	w.holding.n, w.holding.late = w.holding.n+n, late
 }
 
 // holdProduces has the broker hold all produce requests for a while, and do all of them then.
 func (w *world) holdProduces(d time.Duration) {
-	until := time.Now().Add(d)
+	w.holding.mu.Lock()
+	defer w.holding.mu.Unlock()
+	w.holding.until = time.Now().Add(d)
+}
+
+// hold has the broker hold requests as w.holding says. It is one control for all
+// faults, since kfake has a data race where two of them hold the same request.
+func (w *world) hold() {
 	w.cluster.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
-		if !time.Now().Before(until) {
-			w.cluster.DropControl()
-			return nil, nil, false
+		w.cluster.KeepControl()
+		if d := w.holding.next(); d > 0 {
+			w.cluster.SleepControl(func() { w.sleep(d) })
 		}
-		w.cluster.SleepControl(func() { w.sleep(time.Until(until)) })
 		return nil, nil, false
 	})
 }

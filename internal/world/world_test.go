@@ -31,6 +31,7 @@ type world struct {
 	wires     wires
 	addresses []string
 	keys      *hub.Keyring
+	holding   holding
 
 	ctx        context.Context // ends when the world has to have come to rest
 	clients    sync.WaitGroup
@@ -124,6 +125,7 @@ func newWorld(p plan) (*world, error) {
 	if w.keeper, err = newKeeper(w); err != nil {
 		return nil, err
 	}
+	w.hold()
 	if debugging {
 		w.traceGroups()
 	}
