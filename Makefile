@@ -19,7 +19,8 @@ FUZZTIME ?= 2s
 # Tests against real things (Kafka, Chromium, processes) stand in files with the
 # build tag e2e. By default they are as short as they can be and still meet what
 # they look for; OSMOSIS_TEST_REQUESTS=10000, OSMOSIS_CHAOS_RECORDS=50000,
-# OSMOSIS_TEST_OUTAGE=1m and OSMOSIS_LOOP_STRETCH=2.5 have them last longer.
+# OSMOSIS_TEST_OUTAGE=1m, OSMOSIS_TEST_ANSWER=60s and OSMOSIS_LOOP_STRETCH=2.5
+# have them last longer.
 E2E = $(shell grep -rl --include='*_test.go' '^//go:build.*e2e' .)
 E2E_DIRS = $(sort $(patsubst %/,%,$(dir $(E2E))))
 E2E_TEST = go test -tags e2e -count 1 -p 2 -timeout 15m \
