@@ -20,6 +20,7 @@ type found struct {
 	dead, deadAgain  int
 	both             int // replied first, and dead letters later
 	overlaps         int
+	unended          int // overlaps with a try that had no answer
 	peak             int
 	killed, stopped  int
 	frozen           int
@@ -30,10 +31,10 @@ type found struct {
 func (c found) String() string {
 	return fmt.Sprintf("%d records, %d tries (%d of them with a number that came again; at most %d of one record, the highest number %d), %d effects and %d repeated; "+
 		"%d streams replied and %d failed, %d later ends; %d dead letters and %d repeated, %d of requests that were replied to; "+
-		"%d processes killed, %d frozen, %d stopped, %d commits refused; %d overlaps, at most %d tries of a process at once",
+		"%d processes killed, %d frozen, %d stopped, %d commits refused; %d overlaps (%d with a try that had no answer), at most %d tries of a process at once",
 		c.records, c.tries, c.uncounted, c.mostTry, c.deepest, c.effects, c.redone,
 		c.replied, c.failed, c.later, c.dead, c.deadAgain, c.both,
-		c.killed, c.frozen, c.stopped, c.evictions, c.overlaps, c.peak)
+		c.killed, c.frozen, c.stopped, c.evictions, c.overlaps, c.unended, c.peak)
 }
 
 // check holds what the upstream has seen against what the topics hold:
@@ -129,7 +130,7 @@ func (f *field) checkDead(c *found, complain func(string, ...any)) map[string]bo
 func (f *field) checkTries(c *found, gone map[string]bool, ends map[string]record.State, complain func(string, ...any)) {
 	f.upstream.mu.Lock()
 	defer f.upstream.mu.Unlock()
-	c.overlaps = f.upstream.overlaps
+	c.overlaps, c.unended = f.upstream.overlaps, f.upstream.unended
 	latest := make(map[string]int64) // key → when the last of its records was first done
 	for n := range f.ids {
 		tries := f.upstream.tries[n]

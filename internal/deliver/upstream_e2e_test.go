@@ -23,6 +23,7 @@ type tried struct {
 	ended   int64 // 0: it runs
 	effect  int64 // when what it was for was done; 0: never
 	took    time.Duration
+	silent  bool // it has no answer
 }
 
 // upstream is an application behind the processes that deliver. It sees each
@@ -36,6 +37,7 @@ type upstream struct {
 	// now and peak are how many tries each member has under way, and had at most.
 	now, peak map[string]int
 	overlaps  int // tries that began while another of the same request ran
+	unended   int // of those, how often the other one had no answer and ran until its process would end it
 }
 
 // decision is what an upstream makes of a try: a status, and how long it takes.
@@ -61,8 +63,8 @@ func (u *upstream) serve(t *testing.T, decide decision, w http.ResponseWriter, r
 		return
 	}
 	began := time.Now()
-	this := u.begin(n, &tried{member: r.Header.Get(headerMember), attempt: attempt})
 	status, takes := decide(n, attempt)
+	this := u.begin(n, &tried{member: r.Header.Get(headerMember), attempt: attempt, silent: status == 0})
 	if status == 0 {
 		takes = patience
 	}
@@ -91,6 +93,9 @@ func (u *upstream) begin(n int, this *tried) *tried {
 	for _, other := range u.tries[n] {
 		if other.ended == 0 {
 			u.overlaps++
+			if other.silent {
+				u.unended++
+			}
 			break
 		}
 	}
