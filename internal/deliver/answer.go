@@ -8,7 +8,6 @@ import (
 	"runtime/debug"
 	"slices"
 	"strconv"
-	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -128,11 +127,16 @@ func (d *Delivery) reportLate(j *job, request record.Request, attempt int) func(
 		d.queue.goesOn(j)
 		d.report(j, request, record.Status{Status: record.StateDelivering, Attempt: attempt})
 	})
-	return sync.OnceFunc(func() {
-		if !timer.Stop() {
+	var once longLock
+	settled := false
+	return func() {
+		once.Lock()
+		defer once.Unlock()
+		if !settled && !timer.Stop() {
 			<-told
 		}
-	})
+		settled = true
+	}
 }
 
 // response is the ResponseWriter of a try. What the handler writes is held until
