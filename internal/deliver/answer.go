@@ -119,7 +119,8 @@ func (d *Delivery) call(h Handler, w http.ResponseWriter, r *http.Request) (err 
 }
 
 // reportLate tells the client that its request is being tried, if that takes a
-// while, and has the next commit say so too. After the function that it gives has returned, it was told or never is.
+// while, and has the next commit say so too. After the function that it gives has
+// returned, it was told or never is.
 func (d *Delivery) reportLate(j *job, request record.Request, attempt int) func() {
 	told := make(chan struct{})
 	timer := time.AfterFunc(reportAfter, func() {
@@ -127,7 +128,7 @@ func (d *Delivery) reportLate(j *job, request record.Request, attempt int) func(
 		d.queue.goesOn(j)
 		d.report(j, request, record.Status{Status: record.StateDelivering, Attempt: attempt})
 	})
-	var once longLock
+	once := newTurn()
 	settled := false
 	return func() {
 		once.Lock()

@@ -28,6 +28,9 @@ func (c *checker) checkStreams() {
 		for _, gap := range r.gaps {
 			c.wrong("%s: gap %s", r.name, gap)
 		}
+		if c.plan.works[r.of.work].ttl != longTTL && c.harmed(nil, 0, c.history.now(), lateProduces) {
+			continue // the fake broker gives a record that it holds the time of its producer, which may be before the expiry
+		}
 		replies, e, reply, ended := c.story(r.of)
 		if !slices.Equal(r.replies, replies) {
 			c.wrong("%s: got %v, and the log has %v", r.name, r.replies, replies)
