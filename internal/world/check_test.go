@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/osmosis-gateway/caddy-osmosis/internal/claims"
-	"github.com/osmosis-gateway/caddy-osmosis/record"
 )
 
 // checker looks at a world that has come to rest.
@@ -70,15 +69,3 @@ func (c *checker) harmed(g *gateway, from, to time.Duration, kinds ...kind) bool
 
 // when gives the time of a record as the history has it.
 func (c *checker) when(e entry) time.Duration { return e.at.Sub(c.history.began) }
-
-// endOf gives the record that ends a stream, by the rule: the first terminal one
-// with a log time up to the expiry.
-func (c *checker) endOf(s *sent) (entry, record.Reply, bool) {
-	for _, e := range c.replies[s.claims.ID] {
-		r, err := record.ParseReply(e.Record)
-		if err == nil && e.partition == s.claims.ReplyPartition && !e.at.After(s.claims.Expires) && r.Terminal() {
-			return e, r, true
-		}
-	}
-	return entry{}, record.Reply{}, false
-}
