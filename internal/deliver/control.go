@@ -54,6 +54,7 @@ type message struct {
 	State     outcomeState `json:"state,omitempty"`
 	Topic     string       `json:"topic,omitempty"`
 	Group     string       `json:"group,omitempty"`
+	Life      uint32       `json:"life,omitempty"` // the topic's incarnation
 	Partition int32        `json:"partition,omitempty"`
 	Offset    int64        `json:"offset,omitempty"`
 	Try       int          `json:"try,omitempty"`
@@ -78,6 +79,7 @@ const (
 
 // outcome is how a try stands that was handed over.
 type outcome struct {
+	life   uint32 // the incarnation of the topic
 	offset int64
 	by     run
 	try    int
@@ -88,7 +90,7 @@ type outcome struct {
 
 func (d *Delivery) outcomeMessage(partition int32, o outcome) message {
 	return message{
-		Run: o.by.String(), State: o.state, Topic: d.config.Topic, Group: d.config.Group, Partition: partition, Offset: o.offset, Try: o.try, Stream: o.id,
+		Run: o.by.String(), State: o.state, Topic: d.config.Topic, Group: d.config.Group, Life: o.life, Partition: partition, Offset: o.offset, Try: o.try, Stream: o.id,
 		Failed: o.past.failed, Cuts: o.past.cuts, Started: o.past.started, GivenUp: o.past.givenUp, Due: o.past.due, Code: o.past.code, Reason: o.past.reason,
 	}
 }
@@ -106,7 +108,7 @@ func (d *Delivery) outcomeOf(m message) (partition int32, o outcome, ok bool) {
 	if len(m.Reason) > maxReason {
 		m.Reason = m.Reason[:maxReason]
 	}
-	return m.Partition, outcome{offset: m.Offset, by: by, try: m.Try, state: m.State, id: m.Stream, past: past{
+	return m.Partition, outcome{life: m.Life, offset: m.Offset, by: by, try: m.Try, state: m.State, id: m.Stream, past: past{
 		failed: m.Failed, cuts: m.Cuts, started: m.Started, givenUp: m.GivenUp, due: m.Due, code: m.Code, reason: m.Reason,
 	}}, ok
 }

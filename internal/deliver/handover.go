@@ -73,6 +73,7 @@ type life struct {
 
 // outcomeKey is where the outcome of a try belongs.
 type outcomeKey struct {
+	life      uint32
 	partition int32
 	offset    int64
 	by        run
@@ -224,7 +225,7 @@ func (h *handovers) signs(ctx context.Context) {
 // dead to the others.
 func (h *handovers) ended(j *job, done bool) {
 	defer h.add(-1)
-	o := outcome{offset: j.record.Offset, by: j.handedBy, try: j.handedAs, state: outcomeFailed, past: j.past, id: j.id}
+	o := outcome{life: j.partition().progress.incarnation, offset: j.record.Offset, by: j.handedBy, try: j.handedAs, state: outcomeFailed, past: j.past, id: j.id}
 	if done {
 		o.state, o.past = outcomeDone, past{}
 	}
@@ -240,7 +241,7 @@ func (h *handovers) ended(j *job, done bool) {
 
 // started tells the next owner that the answer of a try begins to go out.
 func (h *handovers) started(ctx context.Context, j *job) error {
-	return h.tell(ctx, j, outcome{offset: j.record.Offset, by: j.handedBy, try: j.handedAs, state: outcomeStarted})
+	return h.tell(ctx, j, outcome{life: j.partition().progress.incarnation, offset: j.record.Offset, by: j.handedBy, try: j.handedAs, state: outcomeStarted})
 }
 
 var errDead = errors.New("the partition's owner has taken this process for dead")
@@ -366,7 +367,7 @@ func (h *handovers) bury(r run) {
 func (h *handovers) keep(number int32, o outcome) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	at := outcomeKey{number, o.offset, o.by, o.try, o.state}
+	at := outcomeKey{o.life, number, o.offset, o.by, o.try, o.state}
 	if _, ok := h.outcomes[at]; !ok {
 		h.order = append(h.order, at)
 	}

@@ -304,3 +304,39 @@ func (r *refusingOutcomes) Produce(ctx context.Context, topic string, partition 
 	}
 	return r.rig.Produce(ctx, topic, partition, rec)
 }
+
+// How a try has ended whose topic was deleted and made again says nothing about the
+// record that is at its offset now.
+func TestOutcomeOfAnotherLife(t *testing.T) {
+	virtually(t, func(t *testing.T, r *rig) {
+		s := newSite()
+		long := func(o *Options) { o.Drain, o.Timeout = 5*time.Minute, 5*time.Minute }
+		d := r.deliver(options(s.answer, long))
+		pass(10 * time.Second)
+		if _, err := r.put(t.Context(), testTopic, 0, r.request("whole-before", "", "x")); err != nil {
+			t.Fatal(err)
+		}
+		pass(5 * time.Second)
+		d.revoke(t.Context(), []int32{0})
+		r.topic(1)
+		if _, err := r.put(t.Context(), testTopic, 0, r.request("whole-now", "", "x")); err != nil {
+			t.Fatal(err)
+		}
+		r.eventually(func() bool { return s.all()["runs"] == 2 }, func() string { return fmt.Sprint(s.all()) })
+		left := make(chan struct{})
+		go func() { defer close(left); d.Close() }() // which hands it over by the same name, as the same try
+		t.Cleanup(func() { <-left })
+		pass(2 * time.Second)
+		r.eventually(func() bool { return s.all()["done"] == 1 }, func() string { return fmt.Sprint(s.all()) })
+		after := r.deliver(options(s.answer, long))
+		pass(2 * time.Second)
+		if p := r.committed(); p.base != 0 {
+			t.Errorf("committed %+v while the try runs: %v", p, s.all())
+		}
+		r.done(1)
+		if all := s.all(); all["done"] != 2 || len(all) != 1 {
+			t.Errorf("tries: %v", all)
+		}
+		after.Close()
+	})
+}

@@ -311,7 +311,7 @@ func (q *queue) settle(number int32, o outcome) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	p, ok := q.partitions[number]
-	if !ok || p.stopped {
+	if !ok || p.stopped || p.progress.incarnation != o.life {
 		return false
 	}
 	e, ok := p.progress.tries[o.offset]
