@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -125,6 +126,9 @@ func expired(r record.Request) bool { return !r.Expires.IsZero() && !time.Now().
 // a try that was handed over is for the partition's owner to see to.
 func (d *Delivery) fail(j *job, log *zap.Logger, options Options, request record.Request, result result) {
 	var pause time.Duration
+	if len(result.reason) > maxReason {
+		result.reason = strings.ToValidUTF8(result.reason[:maxReason], "")
+	}
 	n, last := d.queue.failed(j, cause{result.code, result.reason}, func(n int) (time.Duration, bool) {
 		pause = max(pauseAfter(n, options), min(result.retryAfter, maxRetryAfter))
 		return pause, result.verdict == hopeless || result.verdict == broken && !options.RetryStarted || n >= options.Attempts ||
