@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"os/signal"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -17,6 +18,10 @@ import (
 // streams outlive reloads, on which nothing of this happens.
 var exitContext, announceExit = context.WithCancel(context.Background())
 
+// ending says that the process ends once the tries that run here have. Until then
+// its servers answer.
+var ending atomic.Bool
+
 // stopping listens for Caddy's event of that name. It comes on reloads too, and
 // only caddy.Exiting tells the difference. Without it `caddy stop` would wait
 // for open streams for ever, since Caddy's servers do not cancel requests.
@@ -29,6 +34,7 @@ func (s stopping) Handle(context.Context, caddy.Event) error {
 	if !caddy.Exiting() {
 		return nil
 	}
+	ending.Store(true)
 	quit := quitOnSignal()
 	defer quit()
 	err := s.app.stopDeliveries()

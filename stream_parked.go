@@ -158,11 +158,38 @@ func (p *parked) serve() {
 	case errors.Is(err, errExiting), errors.Is(err, hub.ErrClosed):
 		_ = out.put(newRetry(comeBack))
 	}
-	if out.end() == nil && errors.Is(err, io.EOF) {
-		p.mu.Lock()
-		p.over = true
-		p.mu.Unlock()
-		kept = handBack(p.server.Value(), p.conn)
+	if out.end() != nil || !errors.Is(err, io.EOF) {
+		return
+	}
+	conn := p.conn
+	if ending.Load() {
+		if p.server.Value() == nil || !p.nextRequest() {
+			return
+		}
+		conn = &begun{conn, p.read[:]}
+	}
+	p.mu.Lock()
+	p.over = true
+	p.mu.Unlock()
+	kept = handBack(p.server.Value(), conn)
+}
+
+// nextRequest waits until the client begins its next request, and tells whether it
+// does so before the process ends. To a server that is being shut down a
+// connection that it has just got is one that is about to be used, and it waits
+// five seconds for that.
+func (p *parked) nextRequest() bool {
+	for {
+		p.woken.Store(false)
+		if exitContext.Err() != nil || p.conn.SetReadDeadline(time.Time{}) != nil {
+			return false
+		}
+		if p.woken.Load() {
+			continue
+		}
+		if _, err := p.conn.Read(p.read[:]); !errors.Is(err, os.ErrDeadlineExceeded) {
+			return err == nil
+		}
 	}
 }
 

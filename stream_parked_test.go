@@ -1,6 +1,7 @@
 package osmosis
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -157,6 +158,62 @@ func TestParkedConnectionIsKept(t *testing.T) {
 		synctest.Wait()
 		if n := streams.count(); n != 0 {
 			t.Errorf("%d streams are open", n)
+		}
+	})
+}
+
+// While the process is about to end, a connection whose stream has ended is the
+// server's again only with the next request: one without would hold it up.
+func TestParkedConnectionAtTheEnd(t *testing.T) {
+	virtually(t, func(t *testing.T, s *gateway) {
+		ending.Store(true)
+		defer ending.Store(false)
+		c := s.accept()
+		conn, err := s.network.DialContext(t.Context(), "tcp", siteHost)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		read := bufio.NewReader(conn)
+		answer := func(path string, headers ...string) string {
+			r := s.request(http.MethodGet, path, headers...)
+			if err := r.Write(conn); err != nil {
+				t.Fatal(err)
+			}
+			response, err := http.ReadResponse(read, r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer response.Body.Close()
+			body, err := io.ReadAll(response.Body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return string(body)
+		}
+		last := time.AfterFunc(parkAfter+time.Second, func() { s.reply(c, record.Reply{Body: []byte("last")}) })
+		defer last.Stop()
+		if got := answer(s.path(c), "Accept", "text/event-stream"); !strings.Contains(got, "event: end") {
+			t.Errorf("the stream told %q", got)
+		}
+		pass(10 * time.Second)
+		if got := answer(s.path(c) + "/result"); got != "last" {
+			t.Errorf("the next answer on the connection is %q", got)
+		}
+
+		c = s.accept()
+		l := s.parks(c)
+		s.reply(c, record.Reply{Body: []byte("last")})
+		for l.next() != nil { // up to the end
+		}
+		pass(time.Second)
+		begun := time.Now()
+		s.leave()
+		if err := s.server.Shutdown(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(begun); took > time.Second {
+			t.Errorf("the server took %s to end", took)
 		}
 	})
 }
