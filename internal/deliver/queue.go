@@ -250,11 +250,19 @@ func (q *queue) failed(j *job, why cause, next func(tries int) (pause time.Durat
 	return e.failed, last
 }
 
-// cutShort counts a try that this process ends, and not the upstream.
-func (q *queue) cutShort(j *job) {
+// cutShort notes a try that this process ends, and not the upstream. One that ends in
+// an orderly way says nothing against the request, so it does not count; but one
+// whose answer has begun does, since the next one's parts need another number.
+func (q *queue) cutShort(j *job, orderly bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.note(j, (*past).cutShort)
+	q.note(j, func(e *past) {
+		if orderly && !e.started {
+			e.running, e.by = false, run{}
+			return
+		}
+		e.cutShort()
+	})
 }
 
 // goesOn notes that a try has been running for reportAfter. Whoever takes over from

@@ -74,7 +74,7 @@ func TestTriesAreHandedOver(t *testing.T) {
 	b.done(b.begun[2]) // buried
 	b.failed(b.begun[1], cause{0, "broke off"}, again)
 	b.park(b.begun[1], time.Minute)
-	b.cutShort(b.begun[4])
+	b.cutShort(b.begun[4], false)
 	b.park(b.begun[4], time.Second)
 	if got := []told{
 		{2, true, past{failed: 1, givenUp: true, code: 500, reason: "no"}},
@@ -255,7 +255,7 @@ func TestDeadWhileHandingOver(t *testing.T) {
 	b.stop([]int32{0})
 	b.handOver([]int32{0})
 	b.cancelHanded(errLost)
-	if context.Cause(b.partitions[0].tries) != errLost || context.Cause(b.partitions[1].tries) != nil {
+	if !errors.Is(context.Cause(b.partitions[0].tries), errLost) || context.Cause(b.partitions[1].tries) != nil {
 		t.Error(context.Cause(b.partitions[0].tries), context.Cause(b.partitions[1].tries))
 	}
 }

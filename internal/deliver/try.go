@@ -112,7 +112,7 @@ func (d *Delivery) try(j *job) {
 		// Whoever has the partition next, or has it already, tries it again unless
 		// half an answer is out.
 		log.Info("try cut short", zap.Error(result.err))
-		d.queue.cutShort(j)
+		d.queue.cutShort(j, errors.Is(result.err, errDrained) || errors.Is(result.err, errMoved))
 		d.queue.park(j, retryInterval)
 	default:
 		d.fail(j, log, options, request, result)

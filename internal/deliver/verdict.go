@@ -53,7 +53,7 @@ func (w *response) result(ctx context.Context, err error) result {
 		return r
 	case cutShort(cause), cutShort(err):
 		r.verdict = cut
-		if cause != nil {
+		if cutShort(cause) {
 			r.err = cause
 		}
 		return r
